@@ -1,0 +1,1 @@
+"""The driver plugins that ship with uspace_drv, one folder each."""

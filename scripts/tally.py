@@ -1,0 +1,69 @@
+"""Print what ran where, from the JUnit results of each tier, and fail on what did not pass.
+
+usage: tally.py RESULTS TIER=LABEL...   (reads RESULTS/TIER.xml and RESULTS/failed: failed steps)
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One pytest run; a skip counts as a failure, for nothing may be left out silently."""
+
+    label: str
+    passed: int
+    failed: int
+    skips: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = [f"{self.passed} passed"]
+        counts += [f"{self.failed} failed"] if self.failed else []
+        counts += [f"{len(self.skips)} skipped unexpectedly"] if self.skips else []
+        lines = [
+            f"{self.label}: {', '.join(counts)}",
+            *(f"    skipped {skip}" for skip in self.skips),
+        ]
+        return "\n".join(lines)
+
+
+def read_tier(path: Path, label: str) -> Tier:
+    """Read one result file; a run that left none, or ran nothing, is one failure."""
+    try:
+        cases = list(Xml.parse(path).iter("testcase"))
+    except (OSError, Xml.ParseError):
+        return Tier(f"{label} (left no result)", 0, 1, ())
+    skips = tuple(_skip(case) for case in cases if case.find("skipped") is not None)
+    bad = [case for case in cases if {"failure", "error"} & {child.tag for child in case}]
+    failed = len(bad) or int(not cases)
+    return Tier(label, len(cases) - len(bad) - len(skips), failed, skips)
+
+
+def _skip(case: Xml.Element) -> str:
+    skipped = case.find("skipped")
+    reason = skipped.get("message", "") if skipped is not None else ""
+    return f"{case.get('classname')}::{case.get('name')}: {reason}"
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line for each tier and each failed step, then the sums; return the exit code."""
+    results = Path(arguments[0])
+    pairs = [argument.partition("=")[::2] for argument in arguments[1:]]
+    tiers = [read_tier(results / f"{name}.xml", label) for name, label in pairs]
+    note = results / "failed"
+    steps = note.read_text().splitlines() if note.exists() else []
+    for line in [*(f"{step}: this step failed" for step in steps), *map(str, tiers)]:
+        print(line)
+    failed = sum(tier.failed + len(tier.skips) for tier in tiers)
+    # A step may fail though each of its tests passed: a check, a warning, a guest that hung.
+    failed = max(failed, len(steps))
+    print(f"{sum(tier.passed for tier in tiers)} passed, {failed} failed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""The parts of a guest that need no boot: archive, modules, image, missing programs, tally."""
+
+import lzma
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from uspace_drv.errors import HostError
+from uspace_drv.testing.guest import Guest, Kernel, initramfs, programs
+from uspace_drv.testing.guest.__main__ import main
+from uspace_drv.testing.guest.kernel import extract_elf
+from uspace_drv.testing.guest.modules import load_modules
+
+TALLY = Path(__file__).parents[2] / "scripts" / "tally.py"
+
+
+def test_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+    entries = [("a", 0o040755, b""), ("a/odd", 0o100755, b"12345"), ("empty", 0o100755, b"")]
+    packed = initramfs.archive(entries)
+    busybox = programs.find_program("busybox")
+    subprocess.run([busybox, "cpio", "-idm"], input=packed, cwd=tmp_path, check=True)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "a", "a/odd", "empty",
+    ]  # fmt: skip
+    assert (tmp_path / "a/odd").read_bytes() == b"12345"
+    assert os.access(tmp_path / "a/odd", os.X_OK)
+
+
+def test_command_script_quotes(tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    argv = ["sh", "-c", 'pwd; echo "$1 $A $B"', "sh", "x  $y"]
+    script = initramfs.command_script(argv, {"A": "1 2", "B": "'"}, folder)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{folder}\nx  $y 1 2 '\n"
+
+
+def test_static_program() -> None:
+    assert initramfs.is_static(programs.find_program("busybox").read_bytes())
+    assert not initramfs.is_static(Path("/bin/sh").read_bytes())
+
+
+def module(folder: Path, name: str, depends: str) -> bytes:
+    content = b"\x7fELF\0license=GPL\0depends=" + depends.encode() + b"\0name=x\0"
+    packed = lzma.compress(content) if name.endswith(".xz") else content
+    folder.joinpath("kernel", name).write_bytes(packed)
+    return content
+
+
+def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    module(tmp_path, "vfio-pci.ko", "vfio,core")
+    core = module(tmp_path, "core.ko.xz", "vfio")
+    module(tmp_path, "vfio.ko", "built-in")
+    module(tmp_path, "unused.ko", "")
+    (tmp_path / "modules.builtin").write_text("kernel/a/built_in.ko\n")
+    loaded = load_modules(tmp_path, ["vfio-pci", "vfio", "built-in"])
+    assert list(loaded) == ["vfio", "core", "vfio_pci"]
+    assert loaded["core"] == core
+    with pytest.raises(HostError, match="has no module nonsuch"):
+        load_modules(tmp_path, ["nonsuch"])
+
+
+def image(payload: bytes) -> bytes:
+    setup = bytearray(3 * 512)
+    setup[0x1F1] = 2
+    setup[0x202:0x206] = b"HdrS"
+    struct.pack_into("<II", setup, 0x248, 16, len(payload))
+    return bytes(setup) + bytes(16) + payload + b"after it"
+
+
+def test_elf_inside_an_image() -> None:
+    size = struct.pack("<I", 12)  # the kernel's build appends the unpacked size
+    assert extract_elf(image(lzma.compress(b"\x7fELF and more") + size)) == b"\x7fELF and more"
+    assert extract_elf(image(lzma.compress(b"something else"))) is None
+    assert extract_elf(image(b"packed otherwise")) is None
+    assert extract_elf(bytes(4096)) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "package"),
+    [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static")],
+)
+def test_missing_program_names_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, package: str
+) -> None:
+    for name in programs.PACKAGES:
+        if name != missing:
+            (tmp_path / name).symlink_to(programs.find_program(name))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    # Any ELF file stands for a kernel: it is never booted.
+    with pytest.raises(HostError, match=rf"{missing}: not found.* apt-get install {package}$"):
+        Guest(kernel=Kernel(Path("/bin/sh"))).run(["true"])
+
+
+def test_missing_apt_names_the_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="apt-cache: not found"):
+        Guest().run(["true"])
+
+
+def test_apt_that_knows_no_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apt-cache").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="apt-get update"):
+        Guest().run(["true"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "which COMMAND"),
+        (["--iommu", "nonsuch", "true"], 2, "'none', 'intel'"),
+        (["--kernel", "/bin/sh", "--share", "/nowhere", "true"], 2, "/nowhere"),
+        (["--modules", "/", "true"], 2, "--kernel"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], code: int, says: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code
+    assert says in result.output
+
+
+def test_share_that_is_no_folder() -> None:
+    with pytest.raises(HostError, match="/nowhere: no such folder"):
+        Guest(kernel=Kernel(Path("/bin/sh")), shares=[Path("/nowhere")]).run(["true"])
+    with pytest.raises(HostError, match="/nowhere: no such kernel"):
+        Kernel(Path("/nowhere"))
+
+
+def tally(results: Path, *tiers: str) -> tuple[int, list[str]]:
+    command = [sys.executable, str(TALLY), str(results), *tiers]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_tally(tmp_path: Path) -> None:
+    good = "<testcase classname='m' name='a'/>"
+    skipped = "<testcase classname='m' name='b'><skipped message='no card'/></testcase>"
+    bad = "<testcase classname='m' name='c'><failure/></testcase>"
+    for name, cases in {"good": good * 3, "skips": good + skipped, "bad": good + bad}.items():
+        text = f"<testsuites><testsuite>{cases}</testsuite></testsuites>"
+        (tmp_path / f"{name}.xml").write_text(text)
+    assert tally(tmp_path, "good=VFIO") == (0, ["VFIO: 3 passed", "3 passed, 0 failed"])
+    code, lines = tally(tmp_path, "good=A", "skips=B", "bad=C", "none=D")
+    assert code == 1
+    assert lines == [
+        "A: 3 passed",
+        "B: 1 passed, 1 skipped unexpectedly",
+        "    skipped m::b: no card",
+        "C: 1 passed, 1 failed",
+        "D (left no result): 0 passed, 1 failed",
+        "5 passed, 3 failed",
+    ]
+    (tmp_path / "failed").write_text("coverage\n")
+    assert tally(tmp_path, "good=A") == (
+        1, ["coverage: this step failed", "A: 3 passed", "3 passed, 1 failed"],
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""`scripts/setup` on machines that lack something: what it says, and that it then stops."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ("sh", "cat", "cksum", "dirname", "env", "find", "tr", "gcc")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a copy of what the script reads, beside a folder of programs that stands for PATH."""
+    for folder in ("scripts", "uspace_drv", "drivers", "programs"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "scripts/setup", tmp_path / "scripts")
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / "programs" / tool).symlink_to(found)
+    # The Python under the one that runs these tests: setup has found it complete.
+    (tmp_path / "programs/python3").symlink_to(Path(sys.base_prefix, "bin/python3"))
+    return tmp_path
+
+
+def program(checkout: Path, name: str, text: str) -> None:
+    path = checkout / "programs" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def setup(checkout: Path, purpose: str, python: str = "python3") -> tuple[int, str]:
+    done = subprocess.run(
+        [checkout / "scripts/setup", purpose],
+        env={"PATH": str(checkout / "programs"), "PYTHON": python},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def test_without_root_it_prints_the_line(checkout: Path) -> None:
+    program(checkout, "id", "echo 1000")
+    program(checkout, "apt-get", "echo must not be called; exit 9")
+    code, says = setup(checkout, "test")
+    assert code == 1
+    assert "missing on this machine" in says
+    assert "run: sudo apt-get update && sudo apt-get install" in says
+    assert "qemu-system-x86 busybox-static" in says
+    assert "must not" not in says
+
+
+def test_without_apt_it_names_the_packages(checkout: Path) -> None:
+    code, says = setup(checkout, "test")
+    assert code == 1
+    assert "qemu-system-x86" in says
+    assert "no apt-get here" in says
+
+
+def test_as_root_it_says_what_it_installs_first(checkout: Path) -> None:
+    program(checkout, "id", "echo 0")
+    program(checkout, "apt-get", 'echo "apt-get $*"; exit 9')
+    code, says = setup(checkout, "test")
+    assert code == 9
+    words = says[: says.index("apt-get -q update")]
+    assert "qemu-system-x86" in words
+    assert "installing them" in words
+
+
+def test_a_python_that_is_too_old(checkout: Path) -> None:
+    for name in ("qemu-system-x86_64", "busybox"):
+        program(checkout, name, "")
+    # It fails at the version question only.
+    program(checkout, "old", 'case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2;; esac')
+    code, says = setup(checkout, "test", "old")
+    assert code == 1
+    assert "old is Python 3.9.2, but 3.11 or newer is needed" in says
+
+
+def test_a_second_run_is_quick_and_silent(checkout: Path) -> None:
+    (checkout / ".venv/bin").mkdir(parents=True)
+    for name in ("qemu-system-x86_64", "busybox"):
+        program(checkout, name, "")
+    calls = checkout / "calls"
+    python = checkout / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\necho "$*" >>{calls}\n')
+    python.chmod(0o755)
+    code, says = setup(checkout, "test")
+    assert code == 0, says
+    assert "pip install --quiet" in calls.read_text()
+    assert "--editable .[test]" in calls.read_text()
+    calls.unlink()
+    assert setup(checkout, "test") == (0, "")
+    (checkout / "uspace_drv/changed.c").write_text("int changed;\n")
+    code, says = setup(checkout, "test")
+    assert code == 0
+    assert calls.exists()

@@ -1,0 +1,229 @@
+"""Attach: joins backend, device and driver; what happens on the way in and out is on this page.
+
+In: find the backend, take the device's lock, open, reset, hand over, bus master on, `probe`.
+Out, also when anything failed on the way in: `remove` with a deadline (if `probe` succeeded, as in
+the kernel), bus master off, reset, interrupts off, DMA unmapped, windows unmapped, files closed,
+lock given back. Ctrl-C and SIGTERM take the same way out.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Generic, NoReturn, TypeVar, overload
+
+from uspace_drv.backends.uio import UioDevice
+from uspace_drv.backends.vfio import VfioDevice
+from uspace_drv.backends.virtual import VirtualDevice
+from uspace_drv.device import Device
+from uspace_drv.driver import Driver
+from uspace_drv.errors import DeviceTimeout, NoDevice, NoDriver, UnsupportedError
+from uspace_drv.models import DeviceModel
+from uspace_drv.pci.address import DeviceAddress, PciAddress, Scheme
+from uspace_drv.pci.config import read_ids
+from uspace_drv.pci.lock import lock_function
+from uspace_drv.pci.sysfs import PciBus
+from uspace_drv.plugins import driver_for, plugin_named
+from uspace_drv.port import Backend, IrqKind
+from uspace_drv.teardown import Teardown
+
+D = TypeVar("D", bound=Driver)
+
+REMOVE_TIMEOUT = 5.0
+"""Seconds that `remove` gets before the device is taken away from it."""
+
+
+class Attachment(Generic[D]):
+    """A driver at work on its device, until `close()` or the end of the `with` block.
+
+    `with attach(...) as driver:` gives the driver itself.
+    """
+
+    def __init__(self, driver: D, way_out: Teardown) -> None:
+        self.driver = driver
+        self._way_out = way_out
+
+    def suspend(self) -> None:
+        """Let the driver make ready, then keep the device off the bus."""
+        self.driver._stop_interrupts()
+        self.driver.suspend()
+        self.driver.device.set_bus_master(False)
+
+    def resume(self) -> None:
+        """Undo `suspend`."""
+        self.driver.device.set_bus_master(True)
+        self.driver.resume()
+        self.driver._start_interrupts()
+
+    def reset(self) -> None:
+        """Reset the function under the driver, and let the driver bring it back."""
+        self.driver._stop_interrupts()
+        self.driver.device.reset()
+        self.driver.device.set_bus_master(True)
+        self.driver.reset()
+        self.driver._start_interrupts()
+
+    def close(self) -> None:
+        """Take the way out. Twice is fine."""
+        self._way_out.run()
+
+    def __enter__(self) -> D:
+        return self.driver
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._way_out.run(error)
+
+
+@overload
+def attach(
+    address: str | DeviceModel | Backend,
+    driver: type[D],
+    *,
+    via: str | None = None,
+    irq_kind: IrqKind | None = None,
+    unsafe_dma_without_iommu: bool = False,
+) -> Attachment[D]: ...
+@overload
+def attach(
+    address: str | DeviceModel | Backend,
+    *,
+    via: str | None = None,
+    irq_kind: IrqKind | None = None,
+    unsafe_dma_without_iommu: bool = False,
+) -> Attachment[Driver]: ...
+def attach(
+    address: str | DeviceModel | Backend,
+    driver: type[Driver] | None = None,
+    *,
+    via: str | None = None,
+    irq_kind: IrqKind | None = None,
+    unsafe_dma_without_iommu: bool = False,
+) -> Attachment[Any]:
+    """Open a device and start its driver.
+
+    `address` is '0000:00:04.0', 'uio:uio0', 'virtual:edu', or a model, or an open backend, which is
+    then closed with the rest. Without `driver` the installed one that matches is taken. `via` is
+    'vfio' or 'uio'; without it, what the function is bound to says. Raises any `UspaceError`.
+    """
+    way_out = Teardown()
+    try:
+        _heed_sigterm(way_out)
+        backend = _open(address, via, unsafe_dma_without_iommu, way_out)
+        if driver is None:
+            driver = _match(backend)
+        device = Device(backend, dma_bits=driver.dma_bits, irq_kind=irq_kind)
+        started = _start(driver, device, way_out)
+    except BaseException as error:
+        way_out.run(error)
+        raise
+    return Attachment(started, way_out)
+
+
+def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
+    """Hand the device over to a new driver."""
+    way_out.push("close the device", device.close)
+    if device.can_reset:
+        device.reset()
+        way_out.push("reset", device.reset)
+    started = driver(device)
+    device.set_bus_master(True)
+    way_out.push("bus master off", lambda: device.set_bus_master(False))
+    started.probe()
+    way_out.push("remove", lambda: _within(REMOVE_TIMEOUT, started.remove, device.address))
+    way_out.push("stop interrupt handlers", started._stop_interrupts)
+    started._start_interrupts()
+    return started
+
+
+def _open(
+    address: str | DeviceModel | Backend, via: str | None, unsafe: bool, way_out: Teardown
+) -> Backend:
+    """Lock the device and open it."""
+    if isinstance(address, str):
+        where = DeviceAddress.parse(address)
+        if where.scheme is Scheme.VIRTUAL:
+            backend: Backend = VirtualDevice(_model(where))
+        else:
+            backend = _open_pci(_function_behind(where), via, unsafe, way_out)
+    else:
+        backend = VirtualDevice(address) if isinstance(address, DeviceModel) else address
+    way_out.push("close the backend", backend.close)
+    return backend
+
+
+def _open_pci(address: PciAddress, via: str | None, unsafe: bool, way_out: Teardown) -> Backend:
+    bus = PciBus()
+    function = bus.function(address)
+    way_out.push("give the lock back", lock_function(address).close)
+    chosen = via or ("uio" if function.driver == "uio_pci_generic" else "vfio")
+    if chosen == "uio":
+        return UioDevice(function, unsafe_dma_without_iommu=unsafe)
+    if chosen == "vfio":
+        return VfioDevice(function, bus)
+    raise UnsupportedError(f"{address}: no backend is called {chosen!r}; there are vfio and uio")
+
+
+def _function_behind(where: DeviceAddress) -> PciAddress:
+    if where.scheme is Scheme.PCI:
+        return where.pci
+    if where.scheme is not Scheme.UIO:
+        raise UnsupportedError(f"{where}: there is no backend for {where.scheme.value} yet")
+    functions = PciBus().functions()
+    found = next((function for function in functions if function.uio == where.rest), None)
+    if found is None:
+        nodes = ", ".join(f"{f.uio} ({f.address})" for f in functions if f.uio) or "none"
+        raise NoDevice(f"{where}: no PCI function is behind it; UIO nodes of functions: {nodes}")
+    return found.address
+
+
+def _model(where: DeviceAddress) -> DeviceModel:
+    plugin = plugin_named(where.rest)
+    if plugin.model is None:
+        raise NoDevice(f"{where}: the plugin {where.rest} brings no model")
+    if where.options:
+        raise NoDevice(f"{where}: the model takes no options")
+    return plugin.model(str(where))
+
+
+def _match(backend: Backend) -> type[Driver]:
+    if backend.config is None:
+        raise NoDriver(f"{backend.address}: has no PCI ids to match; name the driver")
+    return driver_for(read_ids(backend.config), backend.address)
+
+
+def _within(seconds: float, function: Callable[[], None], where: str) -> None:
+    """Run it in a thread, so that a `remove` that hangs cannot keep the device."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as failure:  # noqa: BLE001 - raised again below, in the right thread
+            failures.append(failure)
+
+    thread = threading.Thread(target=run, name=f"{where} remove", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise DeviceTimeout(f"{where}: remove did not return within {seconds:.3f} s")
+    if failures:
+        raise failures[0]
+
+
+def _heed_sigterm(way_out: Teardown) -> None:
+    """Let SIGTERM unwind like Ctrl-C, unless the program has its own idea of it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _leave)
+        way_out.push("default SIGTERM", _restore_sigterm)
+
+
+def _restore_sigterm() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

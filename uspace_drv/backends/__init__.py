@@ -1,0 +1,1 @@
+"""The backends: each opens a device its own way and fills the port; none knows another."""

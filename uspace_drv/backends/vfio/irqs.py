@@ -1,0 +1,132 @@
+"""Interrupts through VFIO: eventfds that the kernel signals (VFIO_DEVICE_SET_IRQS)."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from uspace_drv.backends.vfio import uapi
+from uspace_drv.backends.vfio.call import call
+from uspace_drv.errors import BusyError, UnsupportedError
+from uspace_drv.eventfd import EventFd
+from uspace_drv.port import IrqKind
+
+INDEX = {
+    IrqKind.INTX: uapi.IrqIndex.INTX,
+    IrqKind.MSI: uapi.IrqIndex.MSI,
+    IrqKind.MSIX: uapi.IrqIndex.MSIX,
+}
+OFF = -1
+"""In place of an eventfd: this vector signals nobody."""
+
+
+class VfioIrqs:
+    """All interrupts of one open device; one kind is on at a time."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self._name = name
+        self._lines: dict[int, VfioIrqLine] = {}
+        self._infos = {kind: self._info(index) for kind, index in INDEX.items()}
+
+    @property
+    def counts(self) -> Mapping[IrqKind, int]:
+        """How many of each kind, those that can signal an eventfd."""
+        return {
+            kind: info.count
+            for kind, info in self._infos.items()
+            if info.count and info.flags & uapi.IrqFlag.EVENTFD
+        }
+
+    def line(self, kind: IrqKind, index: int) -> VfioIrqLine:
+        """Switch on one more."""
+        on = next((line.kind for line in self._lines.values()), kind)
+        if on is not kind or index in self._lines:
+            raise BusyError(f"{self._name}: {on.value} {index} is on already; close it first")
+        event = EventFd()
+        try:
+            self._switch_on(
+                kind, {n: line.fileno() for n, line in self._lines.items()}, index, event
+            )
+        except BaseException:
+            event.close()
+            raise
+        line = VfioIrqLine(self, kind, index, event)
+        self._lines[index] = line
+        return line
+
+    def is_maskable(self, kind: IrqKind) -> bool:
+        """Whether the kernel can hold this kind back."""
+        return bool(self._infos[kind].flags & uapi.IrqFlag.MASKABLE)
+
+    def mask(self, kind: IrqKind, index: int, action: uapi.IrqSet) -> None:
+        """MASK or UNMASK one interrupt."""
+        self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | action, index, 1)
+
+    def switch_off(self, kind: IrqKind, index: int) -> None:
+        """Let this one signal nobody; the last one switches the kind off in the device."""
+        del self._lines[index]
+        if self._lines:
+            self._signal(INDEX[kind], index, [OFF])
+        else:
+            self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER, 0, 0)
+
+    def _switch_on(self, kind: IrqKind, fds: dict[int, int], index: int, event: EventFd) -> None:
+        """Allocate vectors up to the highest one asked for, and no more."""
+        fds[index] = event.fileno()
+        vectors = [fds.get(number, OFF) for number in range(max(fds) + 1)]
+        grows = len(fds) > 1 and index == max(fds)
+        if grows and self._infos[kind].flags & uapi.IrqFlag.NORESIZE:
+            # A fixed set of vectors cannot grow while it is on; the eventfds keep their counts.
+            self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER, 0, 0)
+        self._signal(INDEX[kind], 0, vectors)
+
+    def _signal(self, index: uapi.IrqIndex, start: int, fds: Sequence[int]) -> None:
+        flags = uapi.IrqSet.DATA_EVENTFD | uapi.IrqSet.TRIGGER
+        self._set(index, flags, start, len(fds), struct.pack(f"={len(fds)}i", *fds))
+
+    def _set(
+        self, index: uapi.IrqIndex, flags: uapi.IrqSet, start: int, count: int, data: bytes = b""
+    ) -> None:
+        size = ctypes.sizeof(uapi.IrqSetHeader) + len(data)
+        header = uapi.IrqSetHeader(size, flags, index, start, count)
+        call(self._name, self._fd, uapi.Request.DEVICE_SET_IRQS, bytes(header) + data)
+
+    def _info(self, index: uapi.IrqIndex) -> uapi.IrqInfo:
+        info = uapi.IrqInfo(argsz=ctypes.sizeof(uapi.IrqInfo), index=index)
+        call(self._name, self._fd, uapi.Request.DEVICE_GET_IRQ_INFO, info)
+        return info
+
+
+class VfioIrqLine:
+    """Fills the port's `IrqLine`."""
+
+    def __init__(self, irqs: VfioIrqs, kind: IrqKind, index: int, event: EventFd) -> None:
+        self.kind = kind
+        self.fileno = event.fileno
+        self.take = event.take
+        self._irqs = irqs
+        self._index = index
+        self._event = event
+        self._switch_off = partial(irqs.switch_off, kind, index)
+
+    def mask(self) -> None:
+        """Hold it back: INTx; Linux offers it for no message."""
+        if not self._irqs.is_maskable(self.kind):
+            raise UnsupportedError(f"VFIO cannot mask {self.kind.value}; INTx can be masked")
+        self._irqs.mask(self.kind, self._index, uapi.IrqSet.MASK)
+
+    def unmask(self) -> None:
+        """Let it fire."""
+        if self._irqs.is_maskable(self.kind):
+            self._irqs.mask(self.kind, self._index, uapi.IrqSet.UNMASK)
+
+    def close(self) -> None:
+        """Switch it off in the kernel, then close the eventfd. Twice is fine."""
+        if self._event.fileno() >= 0:
+            try:
+                self._switch_off()
+            finally:
+                self._event.close()

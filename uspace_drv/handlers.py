@@ -1,0 +1,125 @@
+"""Drivers that react: `@interrupt(n)` methods, called by one thread, and work deferred by them.
+
+The handler is the top half: short and first. `Driver.defer()` queues the bottom half, which the
+same thread runs in order when no interrupt is waiting, as the kernel does with its own.
+"""
+
+from __future__ import annotations
+
+import selectors
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout, LayoutError
+from uspace_drv.eventfd import EventFd
+from uspace_drv.irq import Irq
+
+QUEUE_LIMIT = 1024
+"""Pieces of deferred work that may wait; more means that the driver does not keep up."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds that a running handler gets to return when the device is left."""
+
+Handler = TypeVar("Handler", bound=Callable[[Any], None])
+
+
+def interrupt(index: int = 0) -> Callable[[Handler], Handler]:
+    """Declare a driver's method as the handler of interrupt `index`."""
+
+    def mark(method: Handler) -> Handler:
+        method.__interrupt__ = index  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def handlers_of(driver: object) -> Mapping[int, Callable[[], None]]:
+    """The bound handlers of a driver by interrupt; two for one interrupt are a `LayoutError`."""
+    found: dict[int, Callable[[], None]] = {}
+    for name, index in _declared(type(driver)):
+        if index in found:
+            raise LayoutError(f"{type(driver).__name__}: two handlers for interrupt {index}")
+        found[index] = getattr(driver, name)
+    return found
+
+
+def _declared(cls: type) -> Iterator[tuple[str, int]]:
+    for name in dir(cls):
+        index = getattr(getattr(cls, name, None), "__interrupt__", None)
+        if index is not None:
+            yield name, index
+
+
+class InterruptLoop:
+    """The thread that calls the handlers, from `start()` to `stop()`.
+
+    An exception in a handler or in deferred work ends the loop; `stop()` raises it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._work: deque[Callable[[], None]] = deque()
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._wake: EventFd | None = None
+
+    def start(self, handlers: Mapping[Irq, Callable[[], None]]) -> None:
+        """Call each handler when its interrupt fires, until `stop()`."""
+        self._stopping = False
+        self._wake = EventFd()
+        self._thread = threading.Thread(
+            target=self._run, args=(dict(handlers), self._wake), name=f"{self._name} interrupts"
+        )
+        self._thread.start()
+
+    def defer(self, work: Callable[[], None]) -> None:
+        """Queue work behind all that waits; `BusyError` when the queue is full."""
+        if self._wake is None:
+            raise ClosedError(f"{self._name}: work is deferred by handlers, and none is running")
+        if len(self._work) >= QUEUE_LIMIT:
+            raise BusyError(f"{self._name}: {QUEUE_LIMIT} pieces of deferred work wait already")
+        self._work.append(work)
+        self._wake.signal()
+
+    def stop(self) -> None:
+        """End the thread, drop what is queued, and raise what a handler raised."""
+        if self._thread is None or self._wake is None:
+            return
+        self._stopping = True
+        self._wake.signal()
+        self._thread.join(STOP_TIMEOUT)
+        if self._thread.is_alive():
+            raise DeviceTimeout(f"{self._name}: a handler did not return in {STOP_TIMEOUT:.0f} s")
+        self._wake.close()
+        self._thread = self._wake = None
+        self._work.clear()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _run(self, handlers: dict[Irq, Callable[[], None]], wake: EventFd) -> None:
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(wake, selectors.EVENT_READ)
+                for irq, handler in handlers.items():
+                    selector.register(irq, selectors.EVENT_READ, (irq, handler))
+                while not self._stopping:
+                    self._serve(selector, wake)
+        except BaseException as failure:  # noqa: BLE001 - it is raised in the thread that leaves
+            self._failure = failure
+
+    def _serve(self, selector: selectors.BaseSelector, wake: EventFd) -> None:
+        """One round: every interrupt that fired, then at most one piece of deferred work."""
+        for key, _ in selector.select(0 if self._work else None):
+            if key.data is None:
+                wake.take()
+                continue
+            irq, handler = key.data
+            if irq.poll():
+                handler()
+                irq.rearm()
+        if self._work and not self._stopping:
+            self._work.popleft()()

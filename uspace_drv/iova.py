@@ -1,0 +1,57 @@
+"""Which IOVA a mapping gets: inside what the host's IOMMU allows and the device reaches."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+
+from uspace_drv.errors import HostError
+from uspace_drv.port import Iova, IovaRange
+
+
+class IovaAllocator:
+    """Hands out page-aligned ranges of IOVAs, each to one owner at a time.
+
+    `ranges` are ascending; `reach` is the last address that the device drives. Page 0 is never
+    handed out: a device that was given no address at all uses it. The search goes on where the last
+    one ended, so that a freed IOVA rests and a late access of the device faults instead of hitting
+    what came after.
+    """
+
+    def __init__(self, ranges: Sequence[IovaRange], page: int, reach: int, name: str) -> None:
+        self._page = page
+        self._name = name
+        self._reach = reach
+        self._usable = [
+            (max(page, -(-r.start // page) * page), min(r.end, reach) + 1) for r in ranges
+        ]
+        self._taken: list[tuple[int, int]] = []
+        self._next = 0
+
+    def take(self, size: int) -> Iova:
+        """The start of `size` bytes (a multiple of the page) that nobody has."""
+        for low in (self._next, 0):
+            for start, end in self._usable:
+                found = self._first_gap(max(start, low), end, size)
+                if found is not None:
+                    insort(self._taken, (found, found + size))
+                    self._next = found + size
+                    return Iova(found)
+        raise HostError(
+            f"{self._name}: no {size:#x} bytes of IOVA are free below {self._reach:#x}; "
+            f"{len(self._taken)} mappings exist: close some"
+        )
+
+    def give_back(self, iova: Iova, size: int) -> None:
+        """Free what `take` returned."""
+        self._taken.remove((iova, iova + size))
+
+    def _first_gap(self, start: int, end: int, size: int) -> int | None:
+        start = -(-start // self._page) * self._page
+        for taken_start, taken_end in self._taken:
+            if taken_end <= start:
+                continue
+            if taken_start >= start + size:
+                break
+            start = taken_end
+        return start if start + size <= end else None

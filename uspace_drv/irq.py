@@ -1,0 +1,204 @@
+"""An interrupt as a driver holds it: polled, waited for, awaited, or given to an event loop.
+
+The object is the same whatever is under it (VFIO's eventfd, a UIO node, a model). A level
+interrupt (INTx) is masked by the kernel or the model when it fires; it is armed again when the
+driver asks for the next one, by which time it has quieted the cause, or by `rearm()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+
+from uspace_drv.deadline import Deadline
+from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout
+from uspace_drv.eventfd import EventFd
+from uspace_drv.native import wait_readable
+from uspace_drv.port import IrqKind, IrqLine
+from uspace_drv.teardown import Teardown
+
+LEAVE_TIMEOUT = 5.0
+"""Seconds that `close()` gives a waiter in another thread to notice."""
+
+
+class Irq:
+    """One interrupt. One waiter at a time: a second one gets `BusyError`.
+
+    `count` is the number of interrupts taken so far. `check_present` is called when a wait times
+    out, and raises `DeviceGone` if the device is not there any more.
+    """
+
+    def __init__(self, line: IrqLine, name: str, check_present: Callable[[], None]) -> None:
+        self._line = line
+        self._check_present = check_present
+        self._wake = EventFd()
+        self._seat = threading.Condition()
+        self._waiter: object | None = None
+        self._wake_task: Callable[[], None] | None = None
+        self._closed = False
+        self._to_rearm = False
+        self.name = name
+        self.count = 0
+
+    @property
+    def kind(self) -> IrqKind:
+        """INTx, MSI or MSI-X."""
+        return self._line.kind
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def fileno(self) -> int:
+        """The descriptor for a selector: readable when `poll()` will find something."""
+        self._check_open()
+        return self._line.fileno()
+
+    def poll(self) -> int:
+        """Interrupts since they were last asked for, 0 if none; never blocks."""
+        with self._as_waiter():
+            return self._take()
+
+    def wait(self, timeout: float, *, spin: float = 0.0) -> int:
+        """Block until it fires; how often it did. Raises `DeviceTimeout` after `timeout` seconds.
+
+        For the first `spin` seconds the processor is kept busy, which saves the wake-up (some
+        20 µs); after that the thread sleeps.
+        """
+        deadline = Deadline(timeout)
+        with self._as_waiter():
+            while self._sleep(deadline, spin):
+                fired = self._take()
+                if fired:
+                    return fired
+            self._check_present()
+            raise DeviceTimeout(
+                f"{self.name}: no interrupt within {timeout:.3f} s; {self.count} came before"
+            )
+
+    def __await__(self) -> Generator[object, None, int]:
+        """Wait in asyncio, without a deadline of its own: use `asyncio.timeout()`."""
+        return self._wait_async().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        """Yield how often it fired, each time that it does."""
+        while True:
+            yield await self
+
+    def rearm(self) -> None:
+        """Say that the cause is quiet: a level interrupt may fire again. Else nothing."""
+        if self._to_rearm:
+            self._to_rearm = False
+            self._line.unmask()
+
+    def mask(self) -> None:
+        """Hold it back where the hardware can, else `UnsupportedError`."""
+        self._check_open()
+        self._line.mask()
+
+    def unmask(self) -> None:
+        """Let it through again; fires at once if a level interrupt is still asserted."""
+        self._check_open()
+        self._to_rearm = False
+        self._line.unmask()
+
+    def close(self) -> None:
+        """Wake the waiter with `ClosedError`, then switch the interrupt off. Twice is fine."""
+        with self._seat:
+            if self._closed:
+                return
+            self._closed = True
+        way_out = Teardown()
+        way_out.push("close the wake-up descriptor", self._wake.close)
+        way_out.push("switch it off", self._line.close)
+        way_out.push("wake its waiter", self._send_waiter_away)
+        way_out.run()
+
+    @contextmanager
+    def _as_waiter(self) -> Iterator[object]:
+        token = object()
+        with self._seat:
+            self._check_open()
+            if self._waiter is not None:
+                raise BusyError(f"{self.name}: another task or thread is waiting for it")
+            self._waiter = token
+        try:
+            self.rearm()
+            yield token
+        finally:
+            self._leave(token)
+
+    def _leave(self, token: object) -> None:
+        with self._seat:
+            if self._waiter is token:
+                self._waiter = None
+                self._seat.notify_all()
+
+    def _send_waiter_away(self) -> None:
+        self._wake.signal()
+        if self._wake_task is not None:
+            self._wake_task()
+        with self._seat:
+            if not self._seat.wait_for(lambda: self._waiter is None, LEAVE_TIMEOUT):
+                raise BusyError(f"{self.name}: its waiter did not leave in {LEAVE_TIMEOUT:.0f} s")
+
+    def _take(self) -> int:
+        self._check_open()
+        fired = self._line.take()
+        self.count += fired
+        self._to_rearm = fired > 0 and self._line.kind is IrqKind.INTX
+        return fired
+
+    def _sleep(self, deadline: Deadline, spin: float) -> bool:
+        fds = self._line.fileno(), self._wake.fileno()
+        return wait_readable(*fds, deadline.remaining(), spin)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.name} is closed")
+
+    async def _wait_async(self) -> int:
+        with self._as_waiter() as token:
+            while not (fired := self._take()):
+                await self._readable(token)
+            return fired
+
+    async def _readable(self, token: object) -> None:
+        """Sleep until the line is readable, or until `close()` ends the sleep from any thread."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        line = self._line.fileno()
+
+        def leave() -> None:
+            loop.remove_reader(line)
+            if not ready.done():
+                ready.set_exception(ClosedError(f"{self.name} is closed"))
+            self._leave(token)
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(line, wake)
+        self._wake_task = lambda: _run_in(loop, leave)
+        try:
+            await ready
+        finally:
+            self._wake_task = None
+            if not self._closed:
+                loop.remove_reader(line)
+
+
+def _run_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Run it in the loop's thread, which may be this one."""
+    try:
+        here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        here = False
+    if here:
+        function()
+    else:
+        loop.call_soon_threadsafe(function)

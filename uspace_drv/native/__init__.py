@@ -1,0 +1,17 @@
+"""The C side as Python sees it: exact bus access, waiting, barriers, and the header for plugins.
+
+The extension is built from the C files in this folder; its types are in `_native.pyi`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from uspace_drv.native._native import Window, read_barrier, wait_readable, write_barrier
+
+__all__ = ["Window", "get_include", "read_barrier", "wait_readable", "write_barrier"]
+
+
+def get_include() -> str:
+    """Folder of `uspace_drv.h`, for the include path of a plugin's C file."""
+    return str(Path(__file__).parent / "include")

@@ -1,0 +1,171 @@
+/* The fault guard: what SIGBUS means when a device vanishes under a mapping (sigaction(2)).
+ *
+ * A device that is unplugged, reset or truncated answers a load or store with SIGBUS. The handler
+ * lays a page of all ones, what a PCI bus returns for nobody there, over the faulting one and marks
+ * every window that covers it, so the interrupted instruction finishes and its caller finds the
+ * mark. The list only grows and its entries are used again, so the handler walks it without a lock;
+ * it changes only under the GIL. A handler that somebody installs later has to pass on to ours. */
+#define _GNU_SOURCE
+#include "fault_guard.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static _Atomic(struct guarded *) first;
+static struct sigaction previous;
+static uintptr_t page_size;
+static bool installed;
+
+int
+overlay_zeros(void *start, size_t size)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    void *memory = mmap(start, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    return memory == MAP_FAILED ? -1 : 0;
+}
+
+/* Another thread may reuse the entry while the handler reads it; the version tells. */
+static bool
+covers(struct guarded *range, uintptr_t address)
+{
+    unsigned before = atomic_load(&range->version);
+    uintptr_t start = atomic_load(&range->start);
+    uintptr_t end = atomic_load(&range->end);
+    bool stable = before % 2 == 0 && before == atomic_load(&range->version);
+    return stable && start <= address && address < end;
+}
+
+static void
+set_range(struct guarded *range, uintptr_t start, uintptr_t end)
+{
+    atomic_fetch_add(&range->version, 1);
+    atomic_store(&range->start, start);
+    atomic_store(&range->end, end);
+    atomic_fetch_add(&range->version, 1);
+}
+
+static bool
+mark_gone(uintptr_t fault)
+{
+    bool found = false;
+    for (struct guarded *range = atomic_load(&first); range; range = range->next) {
+        if (!covers(range, fault))
+            continue;
+        found = true;
+        if (atomic_load(&range->state) == GUARD_LIVE) {
+            atomic_store(&range->fault, fault);
+            atomic_store(&range->state, GUARD_GONE);
+        }
+    }
+    return found;
+}
+
+/* Filled elsewhere and moved into place, so that no thread ever reads it half filled. */
+static bool
+overlay_ones(uintptr_t fault)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    void *page = mmap(NULL, page_size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (page == MAP_FAILED)
+        return false;
+    memset(page, 0xFF, page_size);
+    void *target = (void *)(fault & ~(page_size - 1));
+    flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+    return mremap(page, page_size, page_size, flags, target) != MAP_FAILED;
+}
+
+/* Not ours: do what would have happened without us. */
+static void
+pass_on(int number, siginfo_t *info, void *context)
+{
+    if (previous.sa_flags & SA_SIGINFO) {
+        previous.sa_sigaction(number, info, context);
+    } else if (previous.sa_handler == SIG_IGN && info->si_code <= 0) {
+        return; /* somebody sent it, and it is ignored; a real fault cannot be */
+    } else if (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN) {
+        signal(number, SIG_DFL);
+        raise(number); /* held back until we return, then it ends the process */
+    } else {
+        previous.sa_handler(number);
+    }
+}
+
+static void
+on_bus_error(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    uintptr_t fault = (uintptr_t)info->si_addr;
+    /* Broken RAM (BUS_MCEERR_*) and signals sent by kill() are not a device that vanished. */
+    bool device = info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR;
+    bool cured = device && mark_gone(fault) && overlay_ones(fault);
+    errno = saved;
+    if (!cured)
+        pass_on(number, info, context);
+}
+
+/* The child has no part in the device: its windows say so, its views see zeros. */
+static void
+after_fork_in_child(void)
+{
+    for (struct guarded *range = atomic_load(&first); range; range = range->next) {
+        uintptr_t start = atomic_load(&range->start);
+        uintptr_t end = atomic_load(&range->end);
+        if (!range->own || !end)
+            continue;
+        atomic_store(&range->state, GUARD_FORKED);
+        overlay_zeros((void *)start, end - start);
+    }
+}
+
+static bool
+install(void)
+{
+    if (installed)
+        return true;
+    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
+    action.sa_sigaction = on_bus_error;
+    sigemptyset(&action.sa_mask);
+    page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+    errno = pthread_atfork(NULL, NULL, after_fork_in_child);
+    installed = !errno && sigaction(SIGBUS, &action, &previous) == 0;
+    return installed;
+}
+
+static struct guarded *
+take_entry(void)
+{
+    struct guarded *range = atomic_load(&first);
+    while (range && atomic_load(&range->end))
+        range = range->next;
+    if (range)
+        return range;
+    range = calloc(1, sizeof(*range));
+    if (range) {
+        range->next = atomic_load(&first);
+        atomic_store(&first, range);
+    }
+    return range;
+}
+
+struct guarded *
+guard_add(void *start, size_t size, bool own)
+{
+    struct guarded *range = install() ? take_entry() : NULL;
+    if (range) {
+        range->own = own;
+        atomic_store(&range->state, GUARD_LIVE);
+        set_range(range, (uintptr_t)start, (uintptr_t)start + size);
+    }
+    return range;
+}
+
+void
+guard_remove(struct guarded *range)
+{
+    set_range(range, 0, 0);
+}

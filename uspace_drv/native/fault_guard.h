@@ -1,0 +1,30 @@
+/* Turns a bus error on guarded memory into a mark instead of a dead process (sigaction(2)). */
+#ifndef USPACE_FAULT_GUARD_H
+#define USPACE_FAULT_GUARD_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { GUARD_LIVE, GUARD_GONE, GUARD_FORKED };
+
+struct guarded {
+    struct guarded *next;
+    atomic_uint version; /* odd while start and end change */
+    atomic_uintptr_t start, end;
+    atomic_uintptr_t fault; /* where the first bus error hit */
+    volatile atomic_int state;
+    bool own; /* our own mapping, which a forked child must not have */
+};
+
+/* Guard `size` bytes; NULL and errno if there is no memory. Needs the GIL. */
+struct guarded *guard_add(void *start, size_t size, bool own);
+
+/* Stop guarding; the entry is used again. Needs the GIL. */
+void guard_remove(struct guarded *range);
+
+/* Lay zeroed private memory over a range, in one step for other threads. -1 and errno, or 0. */
+int overlay_zeros(void *start, size_t size);
+
+#endif

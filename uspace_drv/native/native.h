@@ -1,0 +1,128 @@
+/* What the files of the extension share: the module's state, a window, and how it refuses. */
+#ifndef USPACE_NATIVE_H
+#define USPACE_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and later */
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "fault_guard.h"
+
+#define LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
+struct module_state {
+    PyTypeObject *window_type, *mapping_type;
+    PyObject *host_error, *unsupported_error, *register_value_error, *closed_error, *device_gone;
+};
+
+/* Memory that a window and its views share; it goes with the last of them. */
+typedef struct {
+    PyObject_HEAD
+    uint8_t *bytes;
+    size_t size;
+    bool writable;
+    Py_ssize_t views;      /* alive now */
+    Py_buffer borrowed;    /* .obj is NULL when the pages are our own */
+    struct guarded *range; /* NULL once the pages are given back */
+} Mapping;
+
+enum window_kind { MEMORY_WINDOW, FILE_WINDOW, CALLS_WINDOW };
+
+typedef struct {
+    PyObject_HEAD
+    enum window_kind kind;
+    bool closed, writable;
+    uint64_t size;
+    uint64_t limit;    /* = size, and 0 once closed: the bounds check finds closed windows too */
+    PyObject *name;
+    uint8_t *bytes;    /* memory */
+    Mapping *mapping;
+    int fd;            /* file */
+    off_t file_offset;
+    PyObject *read, *write; /* calls */
+} Window;
+
+extern PyType_Spec window_spec, mapping_spec;
+
+/* access.c */
+PyObject *window_read8(PyObject *self, PyObject *offset);
+PyObject *window_read16(PyObject *self, PyObject *offset);
+PyObject *window_read32(PyObject *self, PyObject *offset);
+PyObject *window_read64(PyObject *self, PyObject *offset);
+PyObject *window_write8(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *window_write16(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *window_write32(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *window_write64(PyObject *self, PyObject *const *arguments, Py_ssize_t count);
+
+/* slow_access.c: files and models. False with an exception set. */
+bool file_read(Window *self, uint64_t offset, unsigned width, uint64_t *value);
+bool file_write(Window *self, uint64_t offset, unsigned width, uint64_t value);
+bool calls_read(Window *self, uint64_t offset, unsigned width, uint64_t *value);
+bool calls_write(Window *self, uint64_t offset, unsigned width, uint64_t value);
+
+/* mapping.c. NULL and errno, or NULL with an exception set. */
+Mapping *mapping_of_file(struct module_state *state, int fd, off_t offset, size_t size,
+                         bool writable);
+Mapping *mapping_of_buffer(struct module_state *state, PyObject *buffer);
+/* Give our own pages back at once, views or not. -1 and errno when that is impossible. */
+int mapping_revoke(Mapping *self);
+
+/* refusal.c: each sets an exception that opens with the window's name, and returns false. */
+bool refuse_offset(Window *self, PyObject *offset, unsigned width);
+bool refuse_value(Window *self, PyObject *value, unsigned width);
+bool refuse_answer(Window *self, PyObject *answer, uint64_t offset, unsigned width);
+bool refuse_state(Window *self);
+bool refuse_read_only(Window *self);
+bool refuse_transfer(Window *self, const char *verb, uint64_t offset, unsigned width, ssize_t done);
+bool refuse_map(struct module_state *state, PyObject *name, const char *verb, int error);
+bool raise_host_error(struct module_state *state, PyObject *message, int error);
+
+/* wait.c */
+PyObject *wait_readable(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+/* A Python integer, without losing what does not fit. */
+struct number {
+    uint64_t value;
+    bool fits; /* in 64 bits, unsigned */
+};
+
+/* False with an exception set where it is not an integer. */
+bool take_odd_number(PyObject *argument, int overflow, struct number *number);
+
+static inline bool
+take_number(PyObject *argument, struct number *number)
+{
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(argument, &overflow);
+    number->value = (uint64_t)value;
+    number->fits = true;
+    return LIKELY(value >= 0) || take_odd_number(argument, overflow, number);
+}
+
+static inline uint64_t
+largest(unsigned width)
+{
+    return UINT64_MAX >> (64 - 8 * width);
+}
+
+static inline bool
+is_live(const Window *self)
+{
+    if (self->kind != MEMORY_WINDOW)
+        return true;
+    volatile atomic_int *state = &self->mapping->range->state;
+    return atomic_load_explicit(state, memory_order_relaxed) == GUARD_LIVE;
+}
+
+static inline struct module_state *
+state_of(Window *self)
+{
+    return PyType_GetModuleState(Py_TYPE((PyObject *)self));
+}
+
+#endif

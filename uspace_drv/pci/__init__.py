@@ -1,0 +1,1 @@
+"""PCI on Linux: addresses and ids, configuration space, what sysfs shows, and binding."""

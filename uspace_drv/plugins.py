@@ -1,0 +1,84 @@
+"""Driver plugins: found by entry point, matched by data, and listed even when they are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from uspace_drv.driver import Driver
+from uspace_drv.errors import NoDriver
+from uspace_drv.models import DeviceModel
+from uspace_drv.pci.ids import FunctionIds
+from uspace_drv.registers import RegisterBlock
+
+GROUP = "uspace_drv.drivers"
+"""The entry-point group; each entry names a `Plugin`."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What a plugin package brings: its driver, its registers by BAR, and a model if it has one."""
+
+    driver: type[Driver]
+    registers: Mapping[int, type[RegisterBlock]] = field(default_factory=dict)
+    model: type[DeviceModel] | None = None
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An entry point, and the plugin behind it or the reason why there is none."""
+
+    name: str
+    origin: str
+    plugin: Plugin | None
+    reason: str | None
+
+
+@cache
+def installed_plugins() -> Sequence[Installed]:
+    """Every plugin that is installed, by name, the broken ones too."""
+    return [_load(entry) for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
+
+
+def plugin_named(name: str) -> Plugin:
+    """The plugin of that name, or `NoDriver` with what there is."""
+    for found in installed_plugins():
+        if found.name == name:
+            if found.plugin is None:
+                raise NoDriver(f"driver {name} ({found.origin}) is broken: {found.reason}")
+            return found.plugin
+    raise NoDriver(f"no driver is called {name!r}; installed: {_names(installed_plugins())}")
+
+
+def plugins_for(ids: FunctionIds) -> Sequence[Installed]:
+    """The plugins whose match table fits a PCI function."""
+    return [
+        found
+        for found in installed_plugins()
+        if found.plugin and any(entry.matches(ids) for entry in found.plugin.driver.id_table)
+    ]
+
+
+def driver_for(ids: FunctionIds, address: str) -> type[Driver]:
+    """The driver that fits, or `NoDriver` with those that were tried."""
+    for found in plugins_for(ids):
+        if found.plugin:
+            return found.plugin.driver
+    raise NoDriver(f"{address}: no driver for {ids}; tried {_names(installed_plugins())}")
+
+
+def _load(entry: EntryPoint) -> Installed:
+    try:
+        plugin = entry.load()
+    except Exception as error:  # noqa: BLE001 - a plugin is foreign code; its reason is shown
+        return Installed(entry.name, entry.value, None, f"{type(error).__name__}: {error}")
+    if not isinstance(plugin, Plugin):
+        reason = f"{entry.value} is a {type(plugin).__name__}, not a uspace_drv.Plugin"
+        return Installed(entry.name, entry.value, None, reason)
+    return Installed(entry.name, entry.value, plugin, None)
+
+
+def _names(plugins: Iterable[Installed]) -> str:
+    return ", ".join(found.name for found in plugins) or "none"

@@ -1,0 +1,102 @@
+"""The command behind `scripts/vm`: run one command in a guest, as if it were run here."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from uspace_drv.errors import UspaceError
+
+from .kernel import Kernel, debian_kernel
+from .machine import Guest
+from .process import GuestFailed
+
+GUEST_FAILED, NOT_READY = 124, 125
+"""Exit codes, as timeout(1) gives them; every other code is the command's own."""
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "max_content_width": 100})
+@click.option("devices", "--device", multiple=True, metavar="WORDS", help="As QEMU's -device.")
+@click.option("--iommu", type=click.Choice(["none", "intel"]), default="none", show_default=True)
+@click.option("--memory", default="1G", show_default=True, help="As QEMU's -m.")
+@click.option("--hugepages", default=0, metavar="N", help="Reserve N pages of 2 MiB.")
+@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS")
+@click.option("shares", "--share", multiple=True, type=_FOLDER, help="A folder it may write.")
+@click.option("environment", "--env", multiple=True, metavar="NAME=VALUE")
+@click.option("modules", "--module", multiple=True, metavar="NAME", help="Load it as well.")
+@click.option("words", "--append", multiple=True, metavar="WORD", help="For the kernel's line.")
+@click.option("--kernel", type=_FILE, help="A bzImage or ELF kernel instead of Debian's.")
+@click.option("kernel_modules", "--modules", type=_FOLDER, help="Its lib/modules/RELEASE.")
+@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Keep its log here.")
+@click.option("--fetch", is_flag=True, help="Only fetch Debian's kernel, and print its name.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def main(
+    command: tuple[str, ...],
+    *,
+    fetch: bool,
+    timeout: float,
+    environment: tuple[str, ...],
+    log: Path | None,
+    **options: Any,
+) -> None:
+    """Run COMMAND in a machine that QEMU emulates, with Debian's kernel and this host's files.
+
+    The files are read-only to it (what it writes elsewhere than in a --share is forgotten).
+    Exits with COMMAND's code; 124 if the guest hung or panicked; 125 if it could not be started.
+
+    \b
+    scripts/vm --device edu,addr=4 --iommu intel -- ls /sys/kernel/iommu_groups
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _terminate)
+    try:
+        if fetch:
+            click.echo(debian_kernel().name)
+            return
+        if not command:
+            raise click.UsageError("which COMMAND shall the guest run?")
+        guest = _guest(**options)
+        pairs = dict(pair.partition("=")[::2] for pair in environment)
+        result = guest.run(command, timeout=timeout, environment=pairs, sink=_show)
+    except GuestFailed as failure:
+        _end(failure, GUEST_FAILED, log, failure.kernel_log)
+    except UspaceError as failure:
+        _end(failure, NOT_READY)
+    if log:
+        log.write_text(result.kernel_log)
+    sys.exit(result.exit_code)
+
+
+def _guest(kernel: Path | None, kernel_modules: Path | None, **options: Any) -> Guest:
+    if kernel_modules and not kernel:
+        raise click.UsageError("--modules are those of a kernel: give --kernel as well")
+    return Guest(kernel=Kernel(kernel, kernel_modules) if kernel else None, **options)
+
+
+def _show(piece: bytes) -> None:
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    # An exception, so that every `finally` on the way out runs and QEMU ends.
+    raise SystemExit(128 + number)
+
+
+def _end(failure: UspaceError, code: int, log: Path | None = None, text: str = "") -> NoReturn:
+    if log:
+        log.write_text(text)
+    click.echo(failure, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
