@@ -22,8 +22,8 @@ from uspace_drv.driver import Driver
 from uspace_drv.errors import DeviceTimeout, NoDevice, NoDriver, UnsupportedError
 from uspace_drv.models import DeviceModel
 from uspace_drv.pci.address import DeviceAddress, PciAddress, Scheme
+from uspace_drv.pci.binding import UIO
 from uspace_drv.pci.config import read_ids
-from uspace_drv.pci.lock import lock_function
 from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.plugins import driver_for, plugin_named
 from uspace_drv.port import Backend, IrqKind
@@ -110,7 +110,13 @@ def attach(
     way_out = Teardown()
     try:
         _heed_sigterm(way_out)
-        backend = _open(address, via, unsafe_dma_without_iommu, way_out)
+        if isinstance(address, str):
+            backend = open_backend(
+                address, via=via, unsafe_dma_without_iommu=unsafe_dma_without_iommu
+            )
+        else:
+            backend = VirtualDevice(address) if isinstance(address, DeviceModel) else address
+        way_out.push("close the backend", backend.close)
         if driver is None:
             driver = _match(backend)
         device = Device(backend, dma_bits=driver.dma_bits, irq_kind=irq_kind)
@@ -137,32 +143,24 @@ def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
     return started
 
 
-def _open(
-    address: str | DeviceModel | Backend, via: str | None, unsafe: bool, way_out: Teardown
+def open_backend(
+    address: str, *, via: str | None = None, unsafe_dma_without_iommu: bool = False
 ) -> Backend:
-    """Lock the device and open it."""
-    if isinstance(address, str):
-        where = DeviceAddress.parse(address)
-        if where.scheme is Scheme.VIRTUAL:
-            backend: Backend = VirtualDevice(_model(where))
-        else:
-            backend = _open_pci(_function_behind(where), via, unsafe, way_out)
-    else:
-        backend = VirtualDevice(address) if isinstance(address, DeviceModel) else address
-    way_out.push("close the backend", backend.close)
-    return backend
+    """Lock and open a device without a driver, as it stands; the caller closes it.
 
-
-def _open_pci(address: PciAddress, via: str | None, unsafe: bool, way_out: Teardown) -> Backend:
+    For tools that look: nothing is reset or switched on. The arguments are those of `attach`.
+    """
+    where = DeviceAddress.parse(address)
+    if where.scheme is Scheme.VIRTUAL:
+        return VirtualDevice(_model(where))
     bus = PciBus()
-    function = bus.function(address)
-    way_out.push("give the lock back", lock_function(address).close)
-    chosen = via or ("uio" if function.driver == "uio_pci_generic" else "vfio")
+    function = bus.function(_function_behind(where))
+    chosen = via or ("uio" if function.driver == UIO else "vfio")
     if chosen == "uio":
-        return UioDevice(function, unsafe_dma_without_iommu=unsafe)
+        return UioDevice(function.address, bus, unsafe_dma_without_iommu=unsafe_dma_without_iommu)
     if chosen == "vfio":
-        return VfioDevice(function, bus)
-    raise UnsupportedError(f"{address}: no backend is called {chosen!r}; there are vfio and uio")
+        return VfioDevice(function.address, bus)
+    raise UnsupportedError(f"{where}: no backend is called {chosen!r}; there are vfio and uio")
 
 
 def _function_behind(where: DeviceAddress) -> PciAddress:

@@ -7,6 +7,7 @@ reads an index ahead of the entries that it covers.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self, TypeVar
@@ -57,7 +58,7 @@ class DmaBuffer:
         array: npt.NDArray[Any],
         iova: Iova,
         direction: Direction,
-        unmap: Callable[[], None],
+        unmap: Callable[[DmaBuffer], None],
     ) -> None:
         self.array = array
         self.size = array.nbytes
@@ -90,7 +91,7 @@ class DmaBuffer:
         """Take the memory away from the device, at once. Twice is fine."""
         if not self._closed:
             self._closed = True
-            self._unmap()
+            self._unmap(self)
 
     def __enter__(self) -> Self:
         return self
@@ -117,12 +118,14 @@ class Dma:
         self._iovas = (
             None if ranges is None else IovaAllocator(ranges, space.page_size, self._reach, name)
         )
-        self._buffers: dict[Iova, DmaBuffer] = {}
+        # By buffer and not by IOVA: memory that is mapped twice by physical address has one IOVA.
+        self._buffers: dict[DmaBuffer, int] = {}
+        self._closed = False
 
     @property
     def buffers(self) -> Sequence[DmaBuffer]:
         """The buffers that the device reaches now, oldest first."""
-        return tuple(self._buffers.values())
+        return tuple(self._buffers)
 
     def alloc(
         self,
@@ -131,13 +134,13 @@ class Dma:
         direction: Direction = Direction.BOTH,
     ) -> DmaBuffer:
         """Map new zeroed memory: an array of `count` items (or of that shape) of `dtype`."""
-        shape = np.empty((0,), dtype).dtype, (count if isinstance(count, tuple) else (count,))
-        size = int(np.prod(shape[1])) * shape[0].itemsize
-        if size <= 0 or min(shape[1]) < 0:
+        item = _plain(dtype, self.name)
+        shape = count if isinstance(count, tuple) else (count,)
+        items = math.prod(shape)
+        if items * item.itemsize <= 0 or min(shape, default=1) < 0:
             raise RegisterValueError(f"{self.name}: a DMA buffer of {count!r} items has no memory")
-        memory = self._space.memory(self._in_pages(size), self._reach)
-        array = np.frombuffer(memory, shape[0], size // shape[0].itemsize).reshape(shape[1])
-        return self._map(array, direction)
+        memory = self._memory(self._in_pages(items * item.itemsize))
+        return self._map(np.frombuffer(memory, item, items).reshape(shape), direction)
 
     def map(self, array: npt.NDArray[Any], direction: Direction = Direction.BOTH) -> DmaBuffer:
         """Map an existing array, without a copy.
@@ -146,16 +149,35 @@ class Dma:
         array of a closed buffer does, and so does one over an `mmap`.
         """
         _check_mappable(array, self._space.page_size, self.name)
+        if Direction.FROM_DEVICE in direction and not array.flags.writeable:
+            raise RegisterValueError(
+                f"{self.name}: the array is read-only, and the device would write to it; "
+                "map it with Direction.TO_DEVICE"
+            )
         return self._map(array, direction)
 
     def close(self) -> None:
-        """Unmap everything."""
+        """Unmap everything. Twice is fine."""
+        self._closed = True
         way_out = Teardown()
         for buffer in self.buffers:
             way_out.push(f"unmap {buffer!r}", buffer.close)
         way_out.run()
 
+    def _memory(self, size: int) -> mmap.mmap:
+        self._check_open()
+        try:
+            return self._space.memory(size, self._reach)
+        except HostError:
+            raise
+        except (OSError, OverflowError) as error:
+            reason = f"{self.name}: this machine has no {size:#x} bytes of memory to give: {error}"
+            raise HostError(reason) from error
+
     def _map(self, array: npt.NDArray[Any], direction: Direction) -> DmaBuffer:
+        self._check_open()
+        if not direction:
+            raise RegisterValueError(f"{self.name}: memory that the device may not use at all")
         limit = self._space.entry_limit
         if limit is not None and len(self._buffers) >= limit:
             raise HostError(
@@ -170,8 +192,8 @@ class Dma:
             if self._iovas and wanted is not None:
                 self._iovas.give_back(wanted, size)
             raise
-        buffer = DmaBuffer(array, iova, direction, lambda: self._unmap(iova, size))
-        self._buffers[iova] = buffer
+        buffer = DmaBuffer(array, iova, direction, self._unmap)
+        self._buffers[buffer] = size
         if iova + size - 1 > self._reach:
             buffer.close()
             raise UnsupportedError(
@@ -179,19 +201,35 @@ class Dma:
             )
         return buffer
 
-    def _unmap(self, iova: Iova, size: int) -> None:
-        del self._buffers[iova]
-        self._space.unmap(iova, size)
+    def _unmap(self, buffer: DmaBuffer) -> None:
+        size = self._buffers.pop(buffer)
+        self._space.unmap(buffer._iova, size)
         if self._iovas:
-            self._iovas.give_back(iova, size)
+            self._iovas.give_back(buffer._iova, size)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.name}: its DMA memory was unmapped when the device was left")
 
     def _in_pages(self, size: int) -> int:
         page = self._space.page_size
         return -(-size // page) * page
 
 
+def _plain(dtype: npt.DTypeLike, name: str) -> np.dtype[Any]:
+    """The dtype, if its items are all in the array: a pointer would mean nothing to the device."""
+    try:
+        item = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise RegisterValueError(f"{name}: {dtype!r} is no dtype of numpy: {error}") from error
+    if item.hasobject:
+        raise RegisterValueError(f"{name}: {item} holds Python objects, which no device can read")
+    return item
+
+
 def _check_mappable(array: npt.NDArray[Any], page: int, name: str) -> None:
     cure = "use dma.alloc(), or an array over an mmap"
+    _plain(array.dtype, name)
     if not array.flags.c_contiguous or array.nbytes == 0:
         raise RegisterValueError(f"{name}: only a C-contiguous array with memory can be mapped")
     if array.ctypes.data % page:

@@ -71,7 +71,10 @@ class InterruptLoop:
         self._stopping = False
         self._wake = EventFd()
         self._thread = threading.Thread(
-            target=self._run, args=(dict(handlers), self._wake), name=f"{self._name} interrupts"
+            target=self._run,
+            args=(dict(handlers), self._wake),
+            name=f"{self._name} interrupts",
+            daemon=True,  # a program that forgets to leave can still end
         )
         self._thread.start()
 
@@ -88,6 +91,8 @@ class InterruptLoop:
         """End the thread, drop what is queued, and raise what a handler raised."""
         if self._thread is None or self._wake is None:
             return
+        if self._thread is threading.current_thread():
+            raise BusyError(f"{self._name}: a handler cannot leave the device that it serves")
         self._stopping = True
         self._wake.signal()
         self._thread.join(STOP_TIMEOUT)

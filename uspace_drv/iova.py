@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Sequence
+from itertools import islice
+from threading import Lock
 
 from uspace_drv.errors import HostError
 from uspace_drv.port import Iova, IovaRange
 
 
 class IovaAllocator:
-    """Hands out page-aligned ranges of IOVAs, each to one owner at a time.
+    """Hands out page-aligned ranges of IOVAs, each to one owner at a time; any thread may ask.
 
     `ranges` are ascending; `reach` is the last address that the device drives. Page 0 is never
     handed out: a device that was given no address at all uses it. The search goes on where the last
@@ -19,7 +21,6 @@ class IovaAllocator:
     """
 
     def __init__(self, ranges: Sequence[IovaRange], page: int, reach: int, name: str) -> None:
-        self._page = page
         self._name = name
         self._reach = reach
         self._usable = [
@@ -27,31 +28,33 @@ class IovaAllocator:
         ]
         self._taken: list[tuple[int, int]] = []
         self._next = 0
+        self._turn = Lock()
 
     def take(self, size: int) -> Iova:
         """The start of `size` bytes (a multiple of the page) that nobody has."""
-        for low in (self._next, 0):
-            for start, end in self._usable:
-                found = self._first_gap(max(start, low), end, size)
-                if found is not None:
-                    insort(self._taken, (found, found + size))
-                    self._next = found + size
-                    return Iova(found)
+        with self._turn:
+            for low in (self._next, 0):
+                for start, end in self._usable:
+                    found = self._first_gap(max(start, low), end, size)
+                    if found is not None:
+                        insort(self._taken, (found, found + size))
+                        self._next = found + size
+                        return Iova(found)
+            count = len(self._taken)
         raise HostError(
-            f"{self._name}: no {size:#x} bytes of IOVA are free below {self._reach:#x}; "
-            f"{len(self._taken)} mappings exist: close some"
+            f"{self._name}: no {size:#x} bytes of IOVA are free up to {self._reach:#x}; "
+            f"{count} mappings exist: {'close some' if count else 'ask for less'}"
         )
 
     def give_back(self, iova: Iova, size: int) -> None:
         """Free what `take` returned."""
-        self._taken.remove((iova, iova + size))
+        with self._turn:
+            del self._taken[bisect_left(self._taken, (iova, iova + size))]
 
     def _first_gap(self, start: int, end: int, size: int) -> int | None:
-        start = -(-start // self._page) * self._page
-        for taken_start, taken_end in self._taken:
-            if taken_end <= start:
-                continue
-            if taken_start >= start + size:
+        nearest = max(0, bisect_left(self._taken, (start, 0)) - 1)  # it may reach past `start`
+        for taken_start, taken_end in islice(self._taken, nearest, None):
+            if taken_start >= start + size or start + size > end:
                 break
-            start = taken_end
+            start = max(start, taken_end)
         return start if start + size <= end else None

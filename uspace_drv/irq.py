@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from uspace_drv.deadline import Deadline
 from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout
@@ -53,7 +53,10 @@ class Irq:
         return self._closed
 
     def fileno(self) -> int:
-        """The descriptor for a selector: readable when `poll()` will find something."""
+        """The descriptor for a selector: readable when `poll()` will find something.
+
+        A level interrupt that a selector is to see again needs `rearm()` once its cause is quiet.
+        """
         self._check_open()
         return self._line.fileno()
 
@@ -97,6 +100,7 @@ class Irq:
     def mask(self) -> None:
         """Hold it back where the hardware can, else `UnsupportedError`."""
         self._check_open()
+        self._to_rearm = False
         self._line.mask()
 
     def unmask(self) -> None:
@@ -111,6 +115,7 @@ class Irq:
             if self._closed:
                 return
             self._closed = True
+            self._to_rearm = False
         way_out = Teardown()
         way_out.push("close the wake-up descriptor", self._wake.close)
         way_out.push("switch it off", self._line.close)
@@ -139,8 +144,9 @@ class Irq:
 
     def _send_waiter_away(self) -> None:
         self._wake.signal()
-        if self._wake_task is not None:
-            self._wake_task()
+        wake_task = self._wake_task  # it may leave by itself meanwhile
+        if wake_task is not None:
+            wake_task()
         with self._seat:
             if not self._seat.wait_for(lambda: self._waiter is None, LEAVE_TIMEOUT):
                 raise BusyError(f"{self.name}: its waiter did not leave in {LEAVE_TIMEOUT:.0f} s")
@@ -170,11 +176,11 @@ class Irq:
         """Sleep until the line is readable, or until `close()` ends the sleep from any thread."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        line = self._line.fileno()
+        watch = ExitStack()  # closed once, whoever comes first: the number may be reused after
 
         def leave() -> None:
-            loop.remove_reader(line)
-            if not ready.done():
+            watch.close()
+            if not ready.done() and not loop.is_closed():
                 ready.set_exception(ClosedError(f"{self.name} is closed"))
             self._leave(token)
 
@@ -182,23 +188,25 @@ class Irq:
             if not ready.done():
                 ready.set_result(None)
 
+        line = self._line.fileno()
         loop.add_reader(line, wake)
+        watch.callback(loop.remove_reader, line)
         self._wake_task = lambda: _run_in(loop, leave)
         try:
+            self._check_open()  # again: `close()` may have looked for this task too early
             await ready
         finally:
             self._wake_task = None
-            if not self._closed:
-                loop.remove_reader(line)
+            watch.close()
 
 
 def _run_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Run it in the loop's thread, which may be this one."""
+    """Run it in the loop's thread, which may be this one; here, if the loop stands still."""
     try:
-        here = asyncio.get_running_loop() is loop
+        running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
     except RuntimeError:
-        here = False
-    if here:
+        running = None
+    if running is loop or not loop.is_running():
         function()
     else:
         loop.call_soon_threadsafe(function)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
 class Teardown:
     """A pile of steps. `run()` empties it from the top and reports the first failure last.
 
     The steps that failed after it are attached to the first failure as notes, so that nothing is
-    lost. Whoever fails half-way on the way in calls `run(error)` and re-raises the error.
+    lost. Whoever fails half-way on the way in calls `run(error)` and re-raises the error. Ctrl-C
+    and SIGTERM wait until all steps are done; so does a second thread that calls `run()`.
     """
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], None]]] = []
+        self._turn = threading.RLock()
 
     def push(self, what: str, step: Callable[[], None]) -> None:
         """Add what is to be done first on the way out, and its name for the report."""
@@ -21,19 +27,49 @@ class Teardown:
 
     def run(self, error: BaseException | None = None) -> None:
         """Run every step once. Raises the first failure, unless `error` is there to take notes."""
-        first = error
+        with self._turn, _signals_held():
+            first = self._run_steps(error)
+            if first is not None and error is None:
+                raise first
+
+    def _run_steps(self, first: BaseException | None) -> BaseException | None:
         while self._steps:
             what, step = self._steps.pop()
             try:
                 step()
-            except BaseException as failure:  # noqa: BLE001 - Ctrl-C must not skip a step either
+            except BaseException as failure:  # noqa: BLE001 - whatever it is, the rest must run
                 if first is None:
                     first = failure
                     failure.add_note(f"while leaving: {what}")
                 else:
                     first.add_note(f"then, while leaving: {what}: {_in_words(failure)}")
-        if first is not None and error is None:
-            raise first
+        return first
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep what would interrupt the main thread until the end; Python interrupts no other one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is given
+        came.append(number)
+
+    # SIGINT comes back last: what Ctrl-C then interrupts has nothing more to put back.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number, handler in handlers.items():
+            if handler is not None:  # None is a handler in C, which Python could not put back
+                signal.signal(number, hold)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is hold:  # else a step has changed it for good
+                signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _in_words(failure: BaseException) -> str:

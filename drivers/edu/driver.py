@@ -4,7 +4,7 @@ import numpy as np
 
 from uspace_drivers.edu.registers import (
     BUFFER_OFFSET,
-    BUFFER_SIZE,
+    TRANSFER_LIMIT,
     Cause,
     Command,
     EduRegisters,
@@ -23,13 +23,15 @@ class Edu(Driver):
     def probe(self) -> None:
         """Check that it is an edu device and switch its interrupt on."""
         self.registers = EduRegisters(self.device.bar(0))
-        self.done = self.device.irq(0)
         ident = self.registers.ident.read()
         self.require(ident.magic == 0xED, f"not an edu device: {ident}")
+        self.remove()  # it has no reset: whoever had it before may have left an interrupt pending
+        self.done = self.device.irq(0)
 
     def remove(self) -> None:
-        """Stop it from raising interrupts."""
+        """Stop it from raising interrupts, and lower what is raised."""
         self.registers.status.write(Status())
+        self.registers.irq_acknowledge.write(self.registers.irq_status.read())
 
     def identify(self) -> Ident:
         """Say which version it is."""
@@ -49,12 +51,12 @@ class Edu(Driver):
         return self.registers.factorial.read()
 
     def store(self, data: bytes, timeout: float = 1.0) -> None:
-        """Copy up to 4096 bytes into the device's buffer by DMA."""
+        """Copy up to 4095 bytes into the device's buffer by DMA."""
         with self.device.dma.alloc(np.uint8, len(data), Direction.TO_DEVICE) as memory:
             memory.array[:] = np.frombuffer(data, np.uint8)
             self._transfer(memory.iova, BUFFER_OFFSET, len(data), Command(run=True), timeout)
 
-    def load(self, size: int = BUFFER_SIZE, timeout: float = 1.0) -> bytes:
+    def load(self, size: int = TRANSFER_LIMIT, timeout: float = 1.0) -> bytes:
         """Copy the first bytes of the device's buffer out by DMA."""
         with self.device.dma.alloc(np.uint8, size, Direction.FROM_DEVICE) as memory:
             command = Command(run=True, to_memory=True)
@@ -65,16 +67,16 @@ class Edu(Driver):
         """Try registers, interrupt, and DMA both ways."""
         self.require(self.is_alive(), "the liveness register does not invert")
         self.require(self.factorial(10) == 3628800, "10! is wrong")
-        pattern = np.arange(BUFFER_SIZE, dtype=np.uint16).astype(np.uint8).tobytes()
+        pattern = np.arange(TRANSFER_LIMIT, dtype=np.uint16).astype(np.uint8).tobytes()
         self.store(pattern)
         self.require(self.load() == pattern, "DMA did not bring back what it took")
 
     def _transfer(
         self, source: int, destination: int, size: int, command: Command, timeout: float
     ) -> None:
-        if size > BUFFER_SIZE:
+        if size > TRANSFER_LIMIT:
             raise RegisterValueError(
-                f"{self.device.address}: {size} bytes do not fit the device's {BUFFER_SIZE}"
+                f"{self.device.address}: {size} bytes are more than one transfer's {TRANSFER_LIMIT}"
             )
         self.registers.dma_source.write(source)
         self.registers.dma_destination.write(destination)

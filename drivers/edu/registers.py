@@ -53,3 +53,7 @@ BUFFER_OFFSET = 0x40000
 """Where DMA finds the device's own memory."""
 
 BUFFER_SIZE = 4096
+
+TRANSFER_LIMIT = BUFFER_SIZE - 1
+"""The most that one transfer may take: QEMU 7.2 ends the whole machine when one touches the
+buffer's last byte (hw/misc/edu.c, edu_check_range), though it lies inside."""

@@ -62,7 +62,6 @@ class TrapPage:
         return Access("store", event.first if event.count else event.offset, event.count)
 
     def close(self) -> None:
-        self.memory.release()
         self._library.trap_close()
 
 

@@ -134,9 +134,12 @@ def test_a_bus_error_is_a_device_that_is_gone(region: int) -> None:
             f"{window.name}: bus error at offset {offset:#x}: the device vanished"
         )
         os.ftruncate(region, 8192)
-        for call in (lambda w: w.read8(0), lambda w: w.write8(0, 1), lambda w: w.memory()):
-            with pytest.raises(DeviceGone):
-                call(window)
+        with pytest.raises(DeviceGone):
+            window.read8(0)
+        with pytest.raises(DeviceGone):
+            window.write8(0, 1)
+        with pytest.raises(DeviceGone):
+            window.memory()
         os.ftruncate(region, 0)
         assert repr(window).endswith("bytes, gone>")
         window.close()

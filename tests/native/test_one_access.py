@@ -8,11 +8,26 @@ import struct
 import pytest
 
 from uspace_drv.native import Window
+from uspace_drv.registers import Register, RegisterBlock, bit, ro, rw, w1c, wo
 
 from .conftest import Access, TrapPage
 
 WIDTHS = [8, 16, 32, 64]
 PATTERN = 0x8877665544332211
+
+
+class Status(Register):
+    ready = bit(0)
+    enabled = bit(7)
+
+
+class Counted(RegisterBlock, size=0x100):
+    ident = ro(0x00)
+    small = rw(0x0A, width=16)
+    status = rw(0x20, Status)
+    doorbell = wo(0x24)
+    cause = w1c(0x28, Status)
+    address = rw(0x30, width=64)
 
 
 def value_of(bits: int) -> int:
@@ -48,6 +63,33 @@ def test_write_is_one_store_of_that_width(trap_page: TrapPage, bits: int) -> Non
         assert trap_page.memory[offset : offset + bits // 8].tobytes() == value_of(bits).to_bytes(
             bits // 8, "little"
         )
+
+
+def test_a_typed_register_costs_the_same_accesses(trap_page: TrapPage) -> None:
+    trap_page.memory[:] = b"\xa5" * trap_page.size
+    registers = Counted(Window.over_buffer("page", trap_page.memory))
+    with trap_page.counted():
+        registers.ident.read()
+        registers.small.write(value_of(16))
+        _ = registers.status.read().ready
+        registers.status.write(Status(0x11223344))
+        registers.status.update(enabled=True)
+        registers.doorbell.write(value_of(32))
+        registers.cause.clear(ready=True)
+        registers.address.write(value_of(64))
+        registers.address.read()
+    assert trap_page.log == [
+        Access("load", 0x00),
+        Access("store", 0x0A, 2),
+        Access("load", 0x20),
+        Access("store", 0x20, 4),
+        Access("load", 0x20),
+        Access("store", 0x20, 1),  # 4 bytes stored, of which one changes
+        Access("store", 0x24, 4),
+        Access("store", 0x28, 4),
+        Access("store", 0x30, 8),
+        Access("load", 0x30),
+    ]
 
 
 def test_a_refused_access_touches_nothing(trap_page: TrapPage) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,17 @@ def alarm(seconds: float, error: type[BaseException] | None) -> Iterator[list[in
         signal.signal(signal.SIGALRM, old)
 
 
+@contextmanager
+def no_thread_switches() -> Iterator[None]:
+    """Keep the GIL until this thread gives it away."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 @SPINS
 def test_readable_at_once(event: int, spin: float) -> None:
     os.eventfd_write(event, 3)
@@ -63,11 +75,19 @@ def test_readable_at_once(event: int, spin: float) -> None:
 
 @SPINS
 def test_readable_from_another_thread(event: int, wake: int, spin: float) -> None:
-    """The writer needs the GIL, so this hangs if waiting keeps it."""
+    """The writer gets the GIL only when the waiter lets go of it."""
+
+    def write_when(go: threading.Event, fd: int) -> None:
+        go.wait()
+        os.eventfd_write(fd, 1)
+
     for fd in (event, wake):
-        writer = threading.Thread(target=os.eventfd_write, args=(fd, 1))
+        go = threading.Event()
+        writer = threading.Thread(target=write_when, args=(go, fd))
         writer.start()
-        assert wait_readable(event, wake, 30.0, spin)
+        with no_thread_switches():
+            go.set()
+            assert wait_readable(event, wake, 5.0, spin)
         writer.join()
         os.eventfd_read(fd)
 
@@ -79,15 +99,26 @@ def test_false_after_the_timeout_and_not_before(event: int, timeout: float, spin
     assert time.monotonic() - start >= timeout
 
 
+def test_spinning_keeps_the_processor_and_sleeping_does_not(event: int) -> None:
+    def busy(spin: float) -> float:
+        before = time.thread_time()
+        wait_readable(event, -1, 0.1, spin)
+        return time.thread_time() - before
+
+    assert busy(0.1) > 5 * busy(0.0)
+
+
 def test_integers_are_seconds_too(event: int) -> None:
     assert wait_readable(event, -1, 0, 0) is False
 
 
 @SPINS
 def test_a_handler_that_raises_ends_the_wait(event: int, spin: float) -> None:
+    start = time.monotonic()
     with alarm(0.02, KeyboardInterrupt) as seen, pytest.raises(KeyboardInterrupt):
         wait_readable(event, -1, 30.0, spin)
     assert seen == [signal.SIGALRM]
+    assert time.monotonic() - start < 15, "the handler ran only after the wait"
 
 
 @SPINS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn, cast
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ WIDTHS = [8, 16, 32, 64]
 class Twin:
     """A device model that is a bytearray."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | bytearray) -> None:
         self.content = bytearray(content)
 
     def read(self, offset: int, width: int) -> int:
@@ -235,14 +236,15 @@ def test_an_error_of_the_file_is_the_hosts(two_pages: Path) -> None:
 
 @pytest.mark.parametrize("answer", [0x100, -1, None, 1.5, 1 << 90])
 def test_a_model_must_answer_with_a_number_that_fits(answer: object) -> None:
-    window = Window.over_calls(NAME, 16, lambda _o, _w: answer, lambda _o, _w, _v: None)  # type: ignore[arg-type,return-value]
+    wrong = cast("int", answer)
+    window = Window.over_calls(NAME, 16, lambda _o, _w: wrong, lambda _o, _w, _v: None)
     with pytest.raises(RegisterValueError, match="expected a number of 8 bits") as seen:
         window.read8(4)
     assert repr(answer) in str(seen.value)
 
 
 def test_errors_of_a_model_pass_through() -> None:
-    def fail(*_: int) -> int:
+    def fail(*_: int) -> NoReturn:
         raise LookupError("the model is broken")
 
     window = Window.over_calls(NAME, 16, fail, fail)
@@ -253,14 +255,14 @@ def test_errors_of_a_model_pass_through() -> None:
 
 
 def test_a_model_may_close_its_window() -> None:
-    def close(*_: int) -> int:
-        window.close()
+    def close(_offset: int, _width: int) -> int:
+        closing.close()
         return 7
 
-    window = Window.over_calls(NAME, 16, close, close)
-    assert window.read8(0) == 7
+    closing = Window.over_calls(NAME, 16, close, lambda _o, _w, _v: None)
+    assert closing.read8(0) == 7
     with pytest.raises(ClosedError):
-        window.read8(0)
+        closing.read8(0)
 
 
 def test_only_memory_can_be_viewed(two_pages: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_torn_size_is_refused() -> None:
         (lambda: make({"a": be32(2)}, size=8), r"a \(0x2, 4 bytes\) .* multiples of 4"),
         (lambda: make({"a": u64(0)}, size=12), "size=12 are multiples of 8, or say packed=True"),
         (lambda: make({"view": u8(0)}, size=4), "view is already a name of Layout"),
-        (lambda: make({"a": bit(0)}, size=4), "a is a Field, which has no place in a Layout"),
+        (lambda: make({"a": bit(0)}, size=4), "a is a Bit, which has no place in a Layout"),
         (lambda: make({}, size=4), "has no members"),
         (lambda: u8(0, count=0), "count=0"),
         (lambda: u32(0, Flags), "uint32 for Flags has 16 bits"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 from itertools import pairwise
 from types import new_class
 from typing import Any
@@ -175,6 +175,11 @@ class Negative(IntEnum):
         (lambda: make({}, width=12), "width=12, but it is 8, 16, 32 or 64"),
         (lambda: make({"a": field(0, 0, Speed)}), r"FAST: 2> does not fit"),
         (lambda: make({"a": field(3, 0, Negative)}), "LOST: -1> does not fit"),
+        (
+            lambda: untyped(field)(3, 0, IntFlag("Many", "A B")),
+            "Many is no Enum of exclusive values",
+        ),
+        (lambda: untyped(field)(3, 0, Status), "Status is no Enum"),
         (lambda: make({"a": rw(0)}), "a is a Declaration, which has no place in a Register"),
         (lambda: make({"computing": bit(3)}, Status), "computing is already a name of Status"),
     ],
@@ -198,13 +203,15 @@ BLOCK: dict[str, Any] = {"parent": RegisterBlock, "size": 0x40}
         (lambda: make({"a": rw(-4)}, **BLOCK), "outside"),
         (lambda: make({"a": rw(2)}, **BLOCK), "0x2: 32 bits need an offset that 4 divides"),
         (lambda: rw(4, width=64), "an offset that 8 divides"),
+        (lambda: rw(2, width=64, split="low first"), "an offset that 4 divides"),
+        (lambda: untyped(ro)(0x10, int), "at 0x10: int is no Register"),
         (lambda: rw(0, Status, width=64), "width=64, but Status has 32"),
         (lambda: untyped(rw)(0, width=24), "width=24, but it is"),
         (lambda: rw(0, split="low first"), "only a 64-bit register is split"),
         (lambda: make({"registers": rw(0)}, **BLOCK), "registers is already a name"),
         (
             lambda: make({"a": bit(0)}, **BLOCK),
-            "a is a Field, which has no place in a RegisterBlock",
+            "a is a Bit, which has no place in a RegisterBlock",
         ),
         (lambda: make({}, RegisterBlock), "how many bytes"),
         (lambda: array(rw(0), count=0, stride=4), "count=0"),

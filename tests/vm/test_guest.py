@@ -24,7 +24,7 @@ echo $1 >driver_override
 echo {EDU} >/sys/bus/pci/drivers_probe
 basename $(readlink driver)
 """
-COMMAND = [sys.executable, "-P", "-m", "uspace_drv.testing.guest"]
+COMMAND = [sys.executable, "-m", "uspace_drv.testing.guest"]
 
 
 @pytest.fixture

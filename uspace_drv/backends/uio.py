@@ -15,11 +15,13 @@ from uspace_drv.backends.physical import PhysicalMemory
 from uspace_drv.errors import HostError, NoDevice, UnsupportedError
 from uspace_drv.native import Window
 from uspace_drv.pci import config as pci_config
-from uspace_drv.pci.sysfs import DEVICES, PciFunction
+from uspace_drv.pci.address import PciAddress
+from uspace_drv.pci.binding import UIO
+from uspace_drv.pci.lock import lock_function
+from uspace_drv.pci.sysfs import DEVICES, PciBus
 from uspace_drv.port import DmaSpace, IrqKind
 from uspace_drv.teardown import Teardown
 
-DRIVER = "uio_pci_generic"
 EVENT_BYTES = 4
 """A read of the node gives the number of interrupts since boot, as one 32-bit integer."""
 
@@ -33,13 +35,16 @@ class UioDevice:
 
     via = "uio"
 
-    def __init__(self, function: PciFunction, *, unsafe_dma_without_iommu: bool = False) -> None:
-        self.address = str(function.address)
-        self._function = function
+    def __init__(
+        self, address: PciAddress, bus: PciBus, *, unsafe_dma_without_iommu: bool = False
+    ) -> None:
+        self.address = str(address)
         self._folder = Path(DEVICES) / self.address
         self._unsafe_dma = unsafe_dma_without_iommu
         self._way_out = Teardown()
         try:
+            self._way_out.push("give the lock back", lock_function(address, bus.host).close)
+            self._function = bus.function(address)
             self._open()
         except BaseException as error:
             self._way_out.run(error)
@@ -57,11 +62,11 @@ class UioDevice:
 
     def _open_node(self) -> int:
         function = self._function
-        if function.driver != DRIVER or function.uio is None:
+        if function.driver != UIO or function.uio is None:
             bound = f"bound to {function.driver}" if function.driver else "bound to no driver"
             raise HostError(
-                f"{self.address}: {bound}, not to {DRIVER}; "
-                f"run: uspace bind {self.address} --driver {DRIVER}"
+                f"{self.address}: {bound}, not to {UIO}; "
+                f"run: uspace bind {self.address} --driver {UIO}"
             )
         return _open(Path("/dev") / function.uio, self.address, os.O_NONBLOCK)
 

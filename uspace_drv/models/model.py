@@ -83,6 +83,13 @@ class DeviceModel:
         self.interrupts = ModelIrqs(self.name, lambda: self.config.is_bus_master)
         self._lock = threading.RLock()
         self._values: dict[Declaration[Any, Any], int] = {}
+        places = [
+            ((number, register.offset, register.width // 8), register)
+            for number, bar in self.bars.items()
+            for register in bar.registers.registers()
+        ]
+        self._readable = {place: each for place, each in places if each.access.readable}
+        self._writable = {place: each for place, each in places if each.access.writable}
         self._writers = self._methods("__on_write__")
         self._readers = self._methods("__on_read__")
         self.reset()
@@ -117,8 +124,8 @@ class DeviceModel:
 
     def read_bar(self, bar: int, offset: int, width: int) -> int:
         """The driver reads `width` bytes: what it sees."""
-        register = self._find(bar, offset, width)
-        if register is None or not register.access.readable:
+        register = self._readable.get((bar, offset, width))
+        if register is None:
             return ALL_ONES >> (64 - 8 * width)
         with self._lock:
             reader = self._readers.get(register)
@@ -128,8 +135,8 @@ class DeviceModel:
 
     def write_bar(self, bar: int, offset: int, width: int, value: int) -> None:
         """The driver writes `width` bytes."""
-        register = self._find(bar, offset, width)
-        if register is None or not register.access.writable:
+        register = self._writable.get((bar, offset, width))
+        if register is None:
             return
         with self._lock:
             writer = self._writers.get(register)
@@ -139,13 +146,6 @@ class DeviceModel:
                 self._values[register] = self._values.get(register, 0) & ~value
             else:
                 self._values[register] = value
-
-    def _find(self, bar: int, offset: int, width: int) -> Declaration[Any, Any] | None:
-        """The register at exactly this place and of this width, or None."""
-        for register in self.bars[bar].registers.registers():
-            if register.offset == offset and register.width == 8 * width:
-                return register
-        return None
 
     def _ask(
         self, verb: str, register: Declaration[Any, Any], method: Callable[..., Any], *args: Any

@@ -12,6 +12,8 @@ from uspace_drv.registers.declaration import Declaration, Split
 
 T = TypeVar("T")
 
+_new = object.__new__
+
 IMMEDIATE_READS = 8
 FIRST_PAUSE = 20e-6
 """Seconds. `wait` reads a few times at once, then sleeps this long, then ever longer."""
@@ -90,7 +92,7 @@ class Readable(Accessor[T]):
         kind = self._kind
         if kind is None:
             return raw  # type: ignore[return-value]  # T is int then
-        value = kind.__new__(kind)  # without __init__: what was read always fits
+        value = _new(kind)  # without __init__: what was read always fits
         value._raw = raw
         return value  # type: ignore[return-value]
 
@@ -154,9 +156,9 @@ class Writable(Accessor[T]):
 
         Raises `RegisterValueError` for what does not fit or does not exist.
         """
-        number = value._raw if type(value) is self._kind else value  # type: ignore[union-attr]
+        number = value._raw if type(value) is self._kind else value
         if fields or type(number) is not int or not 0 <= number <= self._ones:
-            number = self.declaration.encode(value, **fields)
+            number = self.declaration.select(value, fields)[1]
         self._write(self._offset, number)
 
 

@@ -83,7 +83,7 @@ class Declaration(BlockEntry, Generic[A, T]):
         self._face = face
         self.access = access
         self.offset = offset
-        self.kind = None if isinstance(kind, str) else cast("type[Register]", kind)
+        self.kind = None if isinstance(kind, str) else _register(kind, offset)
         self.doc = kind if isinstance(kind, str) else doc
         self.width: int = options.get("width") or (self.kind.WIDTH if self.kind else 32)
         self.split: Split | None = options.get("split")
@@ -110,6 +110,9 @@ class Declaration(BlockEntry, Generic[A, T]):
     def label(self) -> str:
         """Name and place, for errors."""
         return f"{self.name} ({self.offset:#x})"
+
+    def __str__(self) -> str:
+        return self.label
 
     @property
     def span(self) -> Span:
@@ -148,7 +151,7 @@ class Declaration(BlockEntry, Generic[A, T]):
             raise RegisterValueError(f"{self.label}: give either a value or fields")
         if value is not None:
             number = value.raw if self.kind and type(value) is self.kind else value
-            return (1 << self.width) - 1, to_number(number, self.width, self.label)
+            return (1 << self.width) - 1, to_number(number, self.width, self)
         if not self.kind:
             raise RegisterValueError(
                 f"{self.label}: has no fields, it is a plain number; declare a Register for it"
@@ -166,6 +169,12 @@ class Declaration(BlockEntry, Generic[A, T]):
     def __get__(self, block: object | None, owner: type) -> Self | A:
         # Without __set__ the accessor in the instance comes first: this runs for the class only.
         return self if block is None else cast("A", vars(block)[self.name])
+
+
+def _register(kind: type[Any], offset: int) -> type[Register]:
+    if not issubclass(kind, Register):
+        raise LayoutError(f"register at {offset:#x}: {kind.__name__} is no Register; leave it out")
+    return kind
 
 
 class ArrayDeclaration(BlockEntry, Generic[A, T]):

@@ -84,8 +84,9 @@ class Field(Entry, property, Generic[T_co]):
 
     def encode(self, value: object) -> int:
         """Return the bits of the register that say `value`, or raise `RegisterValueError`."""
-        number = value.value if isinstance(value, Enum) and type(value) is self.kind else value
-        return to_number(number, self.width, self) << self.low
+        if self.kind and isinstance(value, self.kind):
+            value = value.value
+        return to_number(value, self.width, self) << self.low
 
     def show(self, raw: int) -> str:
         """Return `name=content` of a register that holds `raw`."""
@@ -104,7 +105,9 @@ class Field(Entry, property, Generic[T_co]):
         def __set__(self, value: Any, content: Never, /) -> None: ...
 
 
-class _Bit(Field[bool]):
+class Bit(Field[bool]):
+    """A field of one bit."""
+
     def _getter(self) -> Callable[[Register], bool]:
         mask = self.mask
         return lambda value: value._raw & mask != 0
@@ -112,7 +115,7 @@ class _Bit(Field[bool]):
 
 def bit(position: int, doc: str = "", /) -> Field[bool]:
     """Declare one bit: a bool."""
-    return _Bit(position, position, None, doc)
+    return Bit(position, position, None, doc)
 
 
 @overload
@@ -126,8 +129,11 @@ def field(high: int, low: int, kind: type[Enum] | str = "", doc: str = "", /) ->
     """
     if isinstance(kind, str):
         return Field(high, low, None, kind)
-    if issubclass(kind, Flag):
-        raise LayoutError(f"field({high}, {low}): {kind.__name__} has flags; declare each as a bit")
+    if not issubclass(kind, Enum) or issubclass(kind, Flag):
+        raise LayoutError(
+            f"field({high}, {low}): {kind.__name__} is no Enum of exclusive values; "
+            "declare flags as one bit each"
+        )
     for member in kind:
         if not isinstance(member.value, int) or not 0 <= member.value < 1 << high - low + 1:
             raise LayoutError(f"field({high}, {low}): {member!r} does not fit")

@@ -12,7 +12,9 @@ from uspace_drv.backends.vfio.call import call
 from uspace_drv.backends.vfio.group import Group
 from uspace_drv.backends.vfio.irqs import VfioIrqLine, VfioIrqs
 from uspace_drv.native import Window
-from uspace_drv.pci.sysfs import PciBus, PciFunction
+from uspace_drv.pci.address import PciAddress
+from uspace_drv.pci.lock import lock_function
+from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import DmaSpace, IrqKind
 from uspace_drv.teardown import Teardown
 
@@ -22,11 +24,12 @@ class VfioDevice:
 
     via = "vfio"
 
-    def __init__(self, function: PciFunction, bus: PciBus) -> None:
-        self.address = str(function.address)
+    def __init__(self, address: PciAddress, bus: PciBus) -> None:
+        self.address = str(address)
         self._way_out = Teardown()
         try:
-            self._open(Group(function, bus))
+            self._way_out.push("give the lock back", lock_function(address, bus.host).close)
+            self._open(Group(bus.function(address), bus))
         except BaseException as error:
             self._way_out.run(error)
             raise

@@ -10,10 +10,10 @@ from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.call import call
 from uspace_drv.backends.vfio.container import Container
 from uspace_drv.errors import BusyError, HostError
+from uspace_drv.pci.binding import VFIO
 from uspace_drv.pci.sysfs import IommuGroup, PciBus, PciFunction
 
-DRIVER = "vfio-pci"
-HARMLESS = {DRIVER, "pci-stub", "pcieport"}
+HARMLESS = {VFIO, "pci-stub", "pcieport"}
 """Drivers of a sibling that leave the group viable (Linux drivers/iommu, vfio.rst)."""
 
 
@@ -67,10 +67,10 @@ class Group:
 
 
 def _group_of(function: PciFunction) -> IommuGroup:
-    if function.driver != DRIVER:
+    if function.driver != VFIO:
         bound = f"bound to {function.driver}" if function.driver else "bound to no driver"
         raise HostError(
-            f"{function.address}: {bound}, not to {DRIVER}; run: uspace bind {function.address}"
+            f"{function.address}: {bound}, not to {VFIO}; run: uspace bind {function.address}"
         )
     if function.group is None:
         raise HostError(

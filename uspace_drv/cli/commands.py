@@ -1,0 +1,84 @@
+"""The top of the command line: its commands, and how every error leaves it.
+
+Exit codes: 0 done, 1 the device or the host failed, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any, cast
+
+import click
+
+from uspace_drv.cli.group import LazyGroup, examples
+from uspace_drv.errors import UspaceError
+
+# Summaries are kept here, so that `uspace --help` imports none of the modules.
+COMMANDS = {
+    "demo": ("demo:demo", "Show the main job, step by step, on a model or a device."),
+    "list": ("listing:list_devices", "List PCI functions, UIO nodes and device models."),
+    "info": ("info:info", "Show what a device is and has."),
+    "bind": ("binding:bind_function", "Hand a PCI function to vfio-pci or uio_pci_generic."),
+    "restore": ("binding:restore_function", "Give a PCI function back to its kernel driver."),
+    "drivers": ("drivers:drivers", "List the installed driver plugins."),
+    "dump": ("dump:dump", "Read a device's registers, decoded by its plugin's table."),
+    "run": ("run:run", "Run a driver's verb on a device."),
+}
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+
+
+class Commands(LazyGroup):
+    """Imports a command's module when the command is used, and reports errors in one place."""
+
+    def summaries(self) -> dict[str, str]:
+        """Return every command with its summary."""
+        return {name: summary for name, (_, summary) in COMMANDS.items()}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, command = COMMANDS[cmd_name][0].partition(":")
+        found = getattr(import_module(f"{__package__}.{module}"), command)
+        return cast("click.Command", found)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error is one line, its notes below it."""
+        try:
+            return super().invoke(ctx)
+        except (UspaceError, KeyboardInterrupt) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            if ctx.params["debug"]:
+                sys.excepthook(type(error), error, error.__traceback__)
+            else:
+                _report("interrupted" if interrupted else f"error: {error}", error)
+            ctx.exit(EXIT_INTERRUPTED if interrupted else EXIT_FAILED)
+        except SystemExit as leaving:  # SIGTERM: what went wrong on the way out is in its notes
+            _report("", leaving)
+            raise
+
+
+def _report(headline: str, error: BaseException) -> None:
+    notes = [f"  {note}" for note in getattr(error, "__notes__", ())]
+    for line in filter(None, [headline, *notes]):
+        click.echo(line, err=True)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "uspace demo                                 nothing but this computer needed",
+        "uspace run edu virtual:edu factorial 5      a driver's verb on a device model",
+        "uspace list; uspace bind 0000:00:04.0       find a device, take it from the kernel",
+    ),
+)
+@click.version_option(package_name="uspace-drv", prog_name="uspace")
+@click.option("--debug", is_flag=True, envvar="USPACE_DEBUG", help="Show errors with tracebacks.")
+def main(debug: bool) -> None:
+    """Run device drivers in user space: on PCI functions, UIO nodes and device models.
+
+    A device is named by its address: 0000:00:04.0 (or 00:04.0), uio:uio0, virtual:edu.
+    """

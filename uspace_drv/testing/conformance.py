@@ -1,0 +1,198 @@
+"""The conformance suite: what every driver has to survive, on a model or on a device.
+
+    def test_conformance() -> None:
+        check_driver(Edu, EduModel)
+
+It exercises the driver by its `self_test`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from uspace_drv.attachment import attach
+from uspace_drv.driver import Driver
+from uspace_drv.errors import ClosedError, DeviceError, UspaceError
+from uspace_drv.models import DeviceModel
+from uspace_drv.testing.belongings import belongings
+from uspace_drv.testing.faults import FaultyBackend
+from uspace_drv.testing.target import Target
+
+ROUNDS = 10
+WAIT = 30.0
+"""Seconds: far longer than any step takes, so that reaching it is a hang."""
+
+
+class NonConformance(AssertionError):
+    """A driver did what no driver may do."""
+
+
+Check = Callable[[type[Driver], Target], None]
+
+
+def check_driver(driver: type[Driver], target: type[DeviceModel] | Target) -> None:
+    """Run all of `CHECKS`; raises an `ExceptionGroup` of those that failed."""
+    where = target if isinstance(target, Target) else Target(model=target)
+    failures = []
+    for check in CHECKS:
+        try:
+            check(driver, where)
+        except Exception as failure:  # noqa: BLE001 - all of them are raised below
+            failure.add_note(f"in {check.__name__}")
+            failures.append(failure)
+    if failures:
+        raise ExceptionGroup(f"{driver.__name__} does not conform", failures)
+
+
+def attaches_and_leaves_ten_times(driver: type[Driver], target: Target) -> None:
+    """Ten rounds of attach, work and leave."""
+    with _leaving_nothing():
+        for _ in range(ROUNDS):
+            with target.attach(driver) as started:
+                started.self_test()
+
+
+def leaves_twice(driver: type[Driver], target: Target) -> None:
+    """Closing an attachment that is closed does nothing."""
+    with _leaving_nothing():
+        attachment = target.attach(driver)
+        attachment.close()
+        attachment.close()
+
+
+def leaves_in_the_middle_of_a_wait(driver: type[Driver], target: Target) -> None:
+    """Leaving ends a wait in another thread, with `ClosedError`."""
+    ends: list[BaseException] = []
+    with _leaving_nothing():
+        attachment = target.attach(driver)
+        device = attachment.driver.device
+        if device.irq_count == 0:
+            attachment.close()
+            return
+        waiting = threading.Event()
+
+        def wait() -> None:
+            try:
+                waiting.set()
+                while True:
+                    device.irq(0).wait(WAIT)
+            except UspaceError as end:
+                ends.append(end)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waiting.wait(WAIT)
+        attachment.close()
+        thread.join(WAIT)
+    _expect(bool(ends) and isinstance(ends[0], ClosedError), f"the wait ended with {ends}")
+
+
+def fails_in_probe(driver: type[Driver], target: Target) -> None:
+    """A probe that fails gives its own error, and everything back."""
+
+    class FailingProbe(driver):  # type: ignore[valid-type,misc]
+        def probe(self) -> None:
+            super().probe()
+            raise DeviceError("a fault on purpose")
+
+    with _leaving_nothing(), _expecting("a fault on purpose"):
+        target.attach(FailingProbe).close()
+
+
+def survives_lost_interrupts(driver: type[Driver], target: Target) -> None:
+    """An interrupt that never comes is an error in words, or is not needed."""
+    with _leaving_nothing(), _accepting_errors():
+        _work(driver, FaultyBackend(target.open(), interrupts=0), target)
+
+
+def survives_doubled_interrupts(driver: type[Driver], target: Target) -> None:
+    """An interrupt that comes twice does no harm."""
+    with _leaving_nothing():
+        _work(driver, FaultyBackend(target.open(), interrupts=2), target)
+
+
+def refuses_a_dead_device(driver: type[Driver], target: Target) -> None:
+    """A device that answers all ones from the start is refused with an error in words."""
+    with _leaving_nothing(), _expecting():
+        backend = FaultyBackend(target.open())
+        backend.reads_all_ones = True
+        attach(backend, driver).close()
+
+
+def survives_the_death_of_the_device(driver: type[Driver], target: Target) -> None:
+    """A device that answers all ones in the middle gives an error in words, and can be left."""
+    with _leaving_nothing():
+        backend = FaultyBackend(target.open())
+        attachment = attach(backend, driver, irq_kind=target.irq_kind)
+        backend.reads_all_ones = True
+        if _has_self_test(driver):
+            with _expecting():
+                attachment.driver.self_test()
+        with _accepting_errors():
+            attachment.close()
+
+
+def notices_memory_that_was_unmapped(driver: type[Driver], target: Target) -> None:
+    """Memory that is unmapped while in use is an error in words; nobody reads what is not there."""
+    with _leaving_nothing(), _accepting_errors():
+        _work(driver, FaultyBackend(target.open(), drops_mappings=True), target)
+
+
+CHECKS: tuple[Check, ...] = (
+    attaches_and_leaves_ten_times,
+    leaves_twice,
+    leaves_in_the_middle_of_a_wait,
+    fails_in_probe,
+    survives_lost_interrupts,
+    survives_doubled_interrupts,
+    refuses_a_dead_device,
+    survives_the_death_of_the_device,
+    notices_memory_that_was_unmapped,
+)
+
+
+def _work(driver: type[Driver], backend: FaultyBackend, target: Target) -> None:
+    with attach(backend, driver, irq_kind=target.irq_kind) as started:
+        started.self_test()
+
+
+def _has_self_test(driver: type[Driver]) -> bool:
+    return driver.self_test is not Driver.self_test
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise NonConformance(message)
+
+
+@contextmanager
+def _leaving_nothing() -> Iterator[None]:
+    """Whatever happens inside, the process holds the same afterwards."""
+    before = belongings()
+    yield
+    after = belongings()
+    left = ", ".join((after - before).elements()) or "nothing"
+    lost = ", ".join((before - after).elements()) or "nothing"
+    _expect(after == before, f"it left {left} behind, and closed {lost} that it did not open")
+
+
+@contextmanager
+def _expecting(text: str = "") -> Iterator[None]:
+    """An error of the framework about the device, which says `text`."""
+    try:
+        yield
+    except DeviceError as error:
+        _expect(text in str(error), f"the error was {error!r}")
+    else:
+        raise NonConformance("there was no error")
+
+
+@contextmanager
+def _accepting_errors() -> Iterator[None]:
+    """No error, or one of the framework about the device."""
+    try:
+        yield
+    except DeviceError as error:
+        _expect(bool(str(error)), f"{type(error).__name__} says nothing")
