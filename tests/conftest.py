@@ -1,3 +1,26 @@
-"""Tests run on models, or on a device: see the options of `uspace_drv.testing.pytest_plugin`."""
+"""Tests run on models, or on a device: see the options of `uspace_drv.testing.pytest_plugin`.
+
+A test marked `via("vfio")` needs the real thing: it belongs to the run that has it alone.
+"""
+
+from __future__ import annotations
+
+import pytest
 
 pytest_plugins = ["uspace_drv.testing.pytest_plugin"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "via(way): runs only where --device is opened that way")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    way = config.getoption("--via") if config.getoption("--device") else None
+    others = [item for item in items if _wanted(item) not in {None, way}]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+def _wanted(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker("via")
+    return None if marker is None else str(marker.args[0])

@@ -34,6 +34,8 @@ D = TypeVar("D", bound=Driver)
 REMOVE_TIMEOUT = 5.0
 """Seconds that `remove` gets before the device is taken away from it."""
 
+_heeding: set[Teardown] = set()  # the ways out that SIGTERM must take before the process ends
+
 
 class Attachment(Generic[D]):
     """A driver at work on its device, until `close()` or the end of the `with` block.
@@ -59,7 +61,8 @@ class Attachment(Generic[D]):
 
     def reset(self) -> None:
         """Reset the function under the driver, and let the driver bring it back."""
-        self.driver._stop_interrupts()
+        if self.driver.device.can_reset:  # else the next line says so, and nothing has changed
+            self.driver._stop_interrupts()
         self.driver.device.reset()
         self.driver.device.set_bus_master(True)
         self.driver.reset()
@@ -67,13 +70,13 @@ class Attachment(Generic[D]):
 
     def close(self) -> None:
         """Take the way out. Twice is fine."""
-        self._way_out.run()
+        _leave(self._way_out)
 
     def __enter__(self) -> D:
         return self.driver
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._way_out.run(error)
+        _leave(self._way_out, error)
 
 
 @overload
@@ -122,7 +125,7 @@ def attach(
         device = Device(backend, dma_bits=driver.dma_bits, irq_kind=irq_kind)
         started = _start(driver, device, way_out)
     except BaseException as error:
-        way_out.run(error)
+        _leave(way_out, error)
         raise
     return Attachment(started, way_out)
 
@@ -154,7 +157,7 @@ def open_backend(
     if where.scheme is Scheme.VIRTUAL:
         return VirtualDevice(_model(where))
     bus = PciBus()
-    function = bus.function(_function_behind(where))
+    function = bus.function(function_behind(where))
     chosen = via or ("uio" if function.driver == UIO else "vfio")
     if chosen == "uio":
         return UioDevice(function.address, bus, unsafe_dma_without_iommu=unsafe_dma_without_iommu)
@@ -163,7 +166,8 @@ def open_backend(
     raise UnsupportedError(f"{where}: no backend is called {chosen!r}; there are vfio and uio")
 
 
-def _function_behind(where: DeviceAddress) -> PciAddress:
+def function_behind(where: DeviceAddress) -> PciAddress:
+    """Return the PCI function that an address means, be it the one behind a UIO node."""
     if where.scheme is Scheme.PCI:
         return where.pci
     if where.scheme is not Scheme.UIO:
@@ -213,15 +217,21 @@ def _within(seconds: float, function: Callable[[], None], where: str) -> None:
 def _heed_sigterm(way_out: Teardown) -> None:
     """Let SIGTERM unwind like Ctrl-C, unless the program has its own idea of it."""
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _leave)
-        way_out.push("default SIGTERM", _restore_sigterm)
+    if is_main and signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _unwind):
+        signal.signal(signal.SIGTERM, _unwind)
+        _heeding.add(way_out)
 
 
-def _restore_sigterm() -> None:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _leave(way_out: Teardown, error: BaseException | None = None) -> None:
+    """Take the way out; the last one to do so puts SIGTERM back as it was."""
+    try:
+        way_out.run(error)
+    finally:
+        _heeding.discard(way_out)
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and not _heeding and signal.getsignal(signal.SIGTERM) is _unwind:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _unwind(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)

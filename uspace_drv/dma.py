@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -40,9 +41,9 @@ def publish(doorbell: Doorbell[T], value: T) -> None:
 
 def collect(read_index: Callable[[], T]) -> T:
     """Read an index, and nothing that comes after this call before it."""
-    index = read_index()
+    found = read_index()
     read_barrier()
-    return index
+    return found
 
 
 class DmaBuffer:
@@ -135,12 +136,12 @@ class Dma:
     ) -> DmaBuffer:
         """Map new zeroed memory: an array of `count` items (or of that shape) of `dtype`."""
         item = _plain(dtype, self.name)
-        shape = count if isinstance(count, tuple) else (count,)
-        items = math.prod(shape)
-        if items * item.itemsize <= 0 or min(shape, default=1) < 0:
+        shape = tuple(map(index, count if isinstance(count, tuple) else (count,)))
+        size = math.prod(shape) * item.itemsize
+        if size <= 0 or min(shape, default=1) < 0:
             raise RegisterValueError(f"{self.name}: a DMA buffer of {count!r} items has no memory")
-        memory = self._memory(self._in_pages(items * item.itemsize))
-        return self._map(np.frombuffer(memory, item, items).reshape(shape), direction)
+        memory = self._memory(self._in_pages(size))
+        return self._map(np.ndarray(shape, item, memory), direction)
 
     def map(self, array: npt.NDArray[Any], direction: Direction = Direction.BOTH) -> DmaBuffer:
         """Map an existing array, without a copy.
@@ -202,7 +203,9 @@ class Dma:
         return buffer
 
     def _unmap(self, buffer: DmaBuffer) -> None:
-        size = self._buffers.pop(buffer)
+        size = self._buffers.pop(buffer, None)
+        if size is None:  # another thread closes it too
+            return
         self._space.unmap(buffer._iova, size)
         if self._iovas:
             self._iovas.give_back(buffer._iova, size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from itertools import islice
 from threading import Lock
 
 from uspace_drv.errors import HostError
@@ -53,7 +52,8 @@ class IovaAllocator:
 
     def _first_gap(self, start: int, end: int, size: int) -> int | None:
         nearest = max(0, bisect_left(self._taken, (start, 0)) - 1)  # it may reach past `start`
-        for taken_start, taken_end in islice(self._taken, nearest, None):
+        for index in range(nearest, len(self._taken)):
+            taken_start, taken_end = self._taken[index]
             if taken_start >= start + size or start + size > end:
                 break
             start = max(start, taken_end)

@@ -8,9 +8,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from uspace_drv.driver import Driver
-from uspace_drv.errors import NoDriver
+from uspace_drv.errors import LayoutError, NoDriver
 from uspace_drv.models import DeviceModel
-from uspace_drv.pci.ids import FunctionIds
+from uspace_drv.pci.ids import FunctionIds, Identity, Match
 from uspace_drv.registers import RegisterBlock
 
 GROUP = "uspace_drv.drivers"
@@ -19,11 +19,27 @@ GROUP = "uspace_drv.drivers"
 
 @dataclass(frozen=True)
 class Plugin:
-    """What a plugin package brings: its driver, its registers by BAR, and a model if it has one."""
+    """What a plugin package brings: its driver, its registers by BAR, and a model if it has one.
+
+    A driver that is no `Driver`, or a match table of other things, is a `LayoutError`.
+    """
 
     driver: type[Driver]
     registers: Mapping[int, type[RegisterBlock]] = field(default_factory=dict)
     model: type[DeviceModel] | None = None
+
+    def __post_init__(self) -> None:
+        driver: object = self.driver  # what foreign code gave, whatever it promised
+        if not (isinstance(driver, type) and issubclass(driver, Driver)):
+            raise LayoutError(
+                f"Plugin(driver={driver!r}): expected a subclass of uspace_drv.Driver"
+            )
+        for entry in self.driver.id_table:
+            if not isinstance(entry, Match):
+                raise LayoutError(
+                    f"{self.driver.__name__}.id_table has {entry!r}; "
+                    "expected PciId, Modalias or UioName"
+                )
 
 
 @dataclass(frozen=True)
@@ -44,16 +60,19 @@ def installed_plugins() -> Sequence[Installed]:
 
 def plugin_named(name: str) -> Plugin:
     """The plugin of that name, or `NoDriver` with what there is."""
-    for found in installed_plugins():
-        if found.name == name:
-            if found.plugin is None:
-                raise NoDriver(f"driver {name} ({found.origin}) is broken: {found.reason}")
-            return found.plugin
-    raise NoDriver(f"no driver is called {name!r}; installed: {_names(installed_plugins())}")
+    named = [found for found in installed_plugins() if found.name == name]
+    if not named:
+        raise NoDriver(f"no driver is called {name!r}; installed: {_names(installed_plugins())}")
+    if len(named) > 1:
+        origins = " and ".join(found.origin for found in named)
+        raise NoDriver(f"{len(named)} drivers are called {name!r}: {origins}; uninstall one")
+    if named[0].plugin is None:
+        raise NoDriver(f"driver {name} ({named[0].origin}) is broken: {named[0].reason}")
+    return named[0].plugin
 
 
-def plugins_for(ids: FunctionIds) -> Sequence[Installed]:
-    """The plugins whose match table fits a PCI function."""
+def plugins_for(ids: Identity) -> Sequence[Installed]:
+    """The plugins whose match table fits a PCI function or a UIO node."""
     return [
         found
         for found in installed_plugins()
@@ -72,7 +91,7 @@ def driver_for(ids: FunctionIds, address: str) -> type[Driver]:
 def _load(entry: EntryPoint) -> Installed:
     try:
         plugin = entry.load()
-    except Exception as error:  # noqa: BLE001 - a plugin is foreign code; its reason is shown
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin is foreign code; its reason is shown
         return Installed(entry.name, entry.value, None, f"{type(error).__name__}: {error}")
     if not isinstance(plugin, Plugin):
         reason = f"{entry.value} is a {type(plugin).__name__}, not a uspace_drv.Plugin"
@@ -81,4 +100,5 @@ def _load(entry: EntryPoint) -> Installed:
 
 
 def _names(plugins: Iterable[Installed]) -> str:
-    return ", ".join(found.name for found in plugins) or "none"
+    words = (found.name + ("" if found.plugin else " (broken)") for found in plugins)
+    return ", ".join(words) or "none"

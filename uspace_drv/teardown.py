@@ -54,11 +54,11 @@ def _signals_held() -> Iterator[None]:
         return
     came: list[int] = []
 
-    def hold(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is given
+    def hold(number: int, frame: FrameType | None) -> None:
         came.append(number)
 
     # SIGINT comes back last: what Ctrl-C then interrupts has nothing more to put back.
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         for number, handler in handlers.items():
             if handler is not None:  # None is a handler in C, which Python could not put back
@@ -68,8 +68,8 @@ def _signals_held() -> Iterator[None]:
         for number, handler in handlers.items():
             if signal.getsignal(number) is hold:  # else a step has changed it for good
                 signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for held in came:
+            signal.raise_signal(held)
 
 
 def _in_words(failure: BaseException) -> str:

@@ -7,12 +7,13 @@ the Interrupt Disable bit when it fires; clearing the bit lets it fire again.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from uspace_drv.backends.physical import PhysicalMemory
-from uspace_drv.errors import HostError, NoDevice, UnsupportedError
+from uspace_drv.errors import DeviceGone, HostError, NoDevice, UnsupportedError
 from uspace_drv.native import Window
 from uspace_drv.pci import config as pci_config
 from uspace_drv.pci.address import PciAddress
@@ -83,11 +84,22 @@ class UioDevice:
         """Map the BAR."""
         if number not in self.bar_sizes:
             raise NoDevice(f"{self.address}: no BAR {number} of memory")
+        self._check_page(number)
         fd = _open(self._folder / f"resource{number}", self.address)
         try:
             return Window.map(f"{self.address} bar {number}", fd, 0, self.bar_sizes[number])
         finally:
             os.close(fd)
+
+    def _check_page(self, number: int) -> None:
+        """A BAR inside a page cannot be mapped without what shares the page with it."""
+        bar = next(bar for bar in self._function.resources if bar.number == number)
+        if bar.start % mmap.PAGESIZE:
+            raise UnsupportedError(
+                f"{self.address} bar {number}: starts at {bar.start:#x}, inside a page, and UIO "
+                "maps whole pages; use VFIO, or boot with pci=resource_alignment="
+                f"12@{self.address}"
+            )
 
     @property
     def irq_counts(self) -> Mapping[IrqKind, int]:
@@ -97,9 +109,9 @@ class UioDevice:
     def irq_line(self, kind: IrqKind, index: int) -> UioIrqLine:
         """Switch it on."""
         if kind is not IrqKind.INTX or index:
-            raise UnsupportedError(f"{self.address}: UIO has one INTx and no more; VFIO has {kind}")
+            raise UnsupportedError(f"{self.address}: UIO has one INTx and no more; VFIO may have")
         counter = Path("/sys/class/uio") / str(self._function.uio) / "event"
-        return UioIrqLine(self._node, counter, self.config)
+        return UioIrqLine(self.address, self._node, counter, self.config)
 
     @property
     def dma(self) -> DmaSpace:
@@ -147,7 +159,8 @@ class UioIrqLine:
 
     kind = IrqKind.INTX
 
-    def __init__(self, node: int, counter: Path, config: Window) -> None:
+    def __init__(self, name: str, node: int, counter: Path, config: Window) -> None:
+        self._name = name
         self._node = node
         self._config = config
         self.mask()
@@ -173,6 +186,11 @@ class UioIrqLine:
             return int.from_bytes(os.read(self._node, EVENT_BYTES), "little")
         except BlockingIOError:
             return None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            reason = "the UIO node answers no more: unbound or unplugged"  # uio_read() in Linux
+            raise DeviceGone(f"{self._name}: {reason}") from error
 
     def mask(self) -> None:
         """Set the Interrupt Disable bit (PCI 3.0, section 6.2.2)."""

@@ -88,7 +88,9 @@ def _show(found: dict[str, list[Facts]]) -> None:
         click.echo("no PCI functions here")
     if found["uio"]:
         click.echo()
-        nodes = ((n["address"], n["name"], n["function"] or "-", *n["plugins"]) for n in found["uio"])
+        nodes = (
+            (n["address"], n["name"], n["function"] or "-", *n["plugins"]) for n in found["uio"]
+        )
         show_table(("UIO node", "name", "function", "plugin"), nodes)
     click.echo()
     models = ((model["address"], model["description"]) for model in found["models"])

@@ -42,7 +42,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, no_wrap=column in {"address", "id", "offset", "value"})
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    _print(table)
 
 
 def show_facts(facts: Mapping[str, str | Iterable[str]]) -> None:
@@ -53,7 +53,15 @@ def show_facts(facts: Mapping[str, str | Iterable[str]]) -> None:
         lines = [value] if isinstance(value, str) else list(value)
         for number, line in enumerate(filter(None, lines)):
             grid.add_row("" if number else name, line)
-    console().print(grid)
+    _print(grid)
+
+
+def _print(table: Table) -> None:
+    """Print it without the blanks that fill its last column."""
+    out = console()
+    with out.capture() as captured:
+        out.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def tick(good: bool) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from uspace_drv.errors import DeviceError, UspaceError
+from uspace_drv.errors import DeviceError, LayoutError, UspaceError
 from uspace_drv.models.config import ModelConfig, PciIdentity
 from uspace_drv.models.interrupts import ModelIrqs
 from uspace_drv.models.iommu import Iommu
@@ -39,6 +39,13 @@ class Bar:
 
     registers: type[RegisterBlock]
     size: int
+
+    def __post_init__(self) -> None:
+        if self.size < max(self.registers.SIZE, 16) or self.size & (self.size - 1):
+            raise LayoutError(
+                f"a BAR of {self.size:#x} bytes for {self.registers.__name__} "
+                f"({self.registers.SIZE:#x}): expected a power of two that holds it, from 16 up"
+            )
 
 
 def on_write(

@@ -47,7 +47,8 @@ class Container:
                 raise HostError(
                     f"{self._name}: the IOMMU cannot remap interrupts, so the device could forge "
                     "them. Use a machine with interrupt remapping; or, if you trust the device, "
-                    "set vfio_iommu_type1.allow_unsafe_interrupts=1"
+                    "set vfio_iommu_type1.allow_unsafe_interrupts=1",
+                    cause=error,
                 ) from error
             raise
         self._read_limits()
@@ -97,13 +98,14 @@ class Container:
     def _explain(self, error: HostError, size: int) -> HostError:
         where = f"{self._name}: cannot map {size:#x} bytes for DMA"
         if error.errno == errno.ENOMEM:
-            return HostError(f"{where}: {_memlock_advice(self._mapped + size)}")
+            return HostError(f"{where}: {_memlock_advice(self._mapped + size)}", cause=error)
         if error.errno == errno.ENOSPC:
             return HostError(
                 f"{where}: the kernel's limit of mappings is reached; map fewer and larger ones, "
-                "or raise the module parameter vfio_iommu_type1.dma_entry_limit"
+                "or raise the module parameter vfio_iommu_type1.dma_entry_limit",
+                cause=error,
             )
-        return HostError(f"{where}: {error}")
+        return HostError(f"{where}: {error}", cause=error)
 
     def _read_limits(self) -> None:
         for capability, offset, info in _capabilities(self._name, self.fd):
@@ -119,9 +121,10 @@ def _open(name: str) -> int:
     try:
         fd = os.open(NODE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
+        denied = error.errno in {errno.EACCES, errno.EPERM}
+        cure = f"sudo chmod 666 {NODE}" if denied else "sudo modprobe vfio-pci"
         raise HostError(
-            f"{name}: cannot open {NODE}: {error.strerror}; run: sudo modprobe vfio-pci",
-            cause=error,
+            f"{name}: cannot open {NODE}: {error.strerror}; run: {cure}", cause=error
         ) from error
     version = call(name, fd, uapi.Request.GET_API_VERSION, 0)
     if version != uapi.API_VERSION:

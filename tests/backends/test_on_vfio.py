@@ -1,0 +1,252 @@
+"""What only a real kernel's VFIO can show. Runs in the guest, on QEMU's edu device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uspace_drivers.edu import Edu, EduModel
+from uspace_drv import BusyError, Direction, HostError, UnsupportedError, attach
+from uspace_drv.attachment import open_backend
+from uspace_drv.pci.address import PciAddress
+from uspace_drv.pci.binding import UIO, VFIO, bind, restore
+from uspace_drv.pci.config import ConfigHeader
+from uspace_drv.pci.sysfs import PciBus, PciFunction
+from uspace_drv.port import IrqKind
+
+pytestmark = pytest.mark.via("vfio")
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def edu(address: str) -> Iterator[Edu]:
+    with attach(address, Edu) as driver:
+        yield driver
+
+
+def find_function(vendor: int, device: int) -> PciFunction:
+    functions = PciBus().functions()
+    return next(f for f in functions if (f.ids.vendor, f.ids.device) == (vendor, device))
+
+
+def test_matches_the_installed_driver(address: str) -> None:
+    with attach(address) as driver:
+        assert isinstance(driver, Edu)
+        assert driver.device.via == "vfio"
+        assert driver.device.irq_kind is IrqKind.MSI
+
+
+def test_bus_master_is_on_only_while_attached(address: str) -> None:
+    with attach(address, Edu) as driver:
+        assert ConfigHeader(driver.device.config).command.read().bus_master_enable
+    backend = open_backend(address)
+    assert backend.config is not None
+    assert not ConfigHeader(backend.config).command.read().bus_master_enable
+    backend.close()
+
+
+def test_iovas_lie_in_the_reach_of_the_device(edu: Edu) -> None:
+    buffers = [edu.device.dma.alloc(np.uint8, 3 * 4096) for _ in range(8)]
+    ends = [buffer.iova + 3 * 4096 for buffer in buffers]
+    assert max(ends) <= 1 << edu.dma_bits
+    assert all(end <= buffer.iova for end, buffer in zip(ends, buffers[1:], strict=False))
+
+
+def test_the_iommu_stops_the_device_after_close(edu: Edu) -> None:
+    """The device writes to where memory was: the array, ordinary memory by now, keeps its zeros."""
+    edu.store(b"\xaa" * 64)
+    buffer = edu.device.dma.alloc(np.uint8, 64, Direction.FROM_DEVICE)
+    iova, array = buffer.iova, buffer.array
+    buffer.close()
+    edu.registers.dma_source.write(0x40000)
+    edu.registers.dma_destination.write(iova)
+    edu.registers.dma_count.write(64)
+    edu.registers.dma_command.write(run=True, to_memory=True)
+    edu.registers.dma_command.wait(run=False, timeout=5.0)
+    assert not array.any()
+
+
+def test_read_only_memory_is_not_written(edu: Edu) -> None:
+    edu.store(b"\xbb" * 64)
+    with edu.device.dma.alloc(np.uint8, 64, Direction.TO_DEVICE) as buffer:
+        edu.registers.dma_source.write(0x40000)
+        edu.registers.dma_destination.write(buffer.iova)
+        edu.registers.dma_count.write(64)
+        edu.registers.dma_command.write(run=True, to_memory=True)
+        edu.registers.dma_command.wait(run=False, timeout=5.0)
+        assert not buffer.array.any()
+
+
+def test_the_same_array_is_mapped_again(edu: Edu) -> None:
+    buffer = edu.device.dma.alloc(np.uint32, 16)
+    buffer.array[:] = 7
+    buffer.close()
+    with edu.device.dma.map(buffer.array) as again:
+        assert again.array.sum() == 7 * 16
+
+
+def test_a_second_attach_is_refused(address: str) -> None:
+    with attach(address, Edu), pytest.raises(BusyError, match=rf"{address}: process \d+ .* has it"):
+        attach(address, Edu)
+
+
+def test_binding_is_refused_while_attached(address: str) -> None:
+    with attach(address, Edu), pytest.raises(BusyError, match="has it"):
+        restore(PciAddress.parse(address))
+
+
+def test_unbound_function_says_how_to_bind(address: str) -> None:
+    restore(PciAddress.parse(address))
+    try:
+        with pytest.raises(HostError, match=rf"not to vfio-pci; run: uspace bind {address}"):
+            attach(address, Edu)
+    finally:
+        bind(PciAddress.parse(address), VFIO)
+
+
+def test_uio_refuses_dma_while_the_iommu_translates(address: str) -> None:
+    where = PciAddress.parse(address)
+    bind(where, UIO)
+    try:
+        with attach(address, Edu, unsafe_dma_without_iommu=True) as edu:
+            assert edu.device.via == "uio"
+            assert edu.factorial(5) == 120  # registers and INTx work all the same
+            with pytest.raises(UnsupportedError, match=r"an IOMMU translates .* Use VFIO"):
+                edu.store(b"x")
+    finally:
+        bind(where, VFIO)
+
+
+def test_group_that_is_not_viable_names_the_sibling() -> None:
+    """Two functions behind one conventional bridge share a group; the kernel keeps one."""
+    sibling = find_function(0x8086, 0x100E)
+    assert sibling.driver == "e1000"
+    assert sibling.group is not None
+    member = next(f for f in sibling.group.members if PciBus().function(f).ids.vendor == 0x1234)
+    binding = bind(member, VFIO)
+    try:
+        assert any(str(sibling.address) in note for note in binding.notes)
+        with pytest.raises(HostError, match=rf"is shared with {sibling.address} \(e1000\)"):
+            attach(str(member), Edu)
+    finally:
+        restore(member)
+
+
+def test_restore_brings_the_kernel_driver_back() -> None:
+    sibling = find_function(0x8086, 0x100E)
+    bind(sibling.address, VFIO)
+    assert PciBus().function(sibling.address).driver == VFIO
+    restore(sibling.address)
+    after = PciBus().function(sibling.address)
+    assert (after.driver, after.driver_override) == ("e1000", None)
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run Python in a process without any rights.
+
+    It imports first: nobody may not even read where a developer's Python is installed.
+    """
+    lock_down = textwrap.dedent(f"""
+        import os, resource
+        from uspace_drv import attach
+        from uspace_drv.plugins import installed_plugins
+        installed_plugins()
+        os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+    """)
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", lock_down + textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+
+    return run
+
+
+@pytest.fixture
+def node(address: str) -> Iterator[Path]:
+    """The group's node, owned by nobody for the test."""
+    group = PciBus().function(address).group
+    assert group is not None
+    path = Path(group.node)
+    owner = path.stat()
+    os.chown(path, NOBODY, NOBODY)
+    yield path
+    os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def test_no_permission_on_the_node(
+    address: str, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    ran = as_nobody(f"attach('{address}')")
+    assert "Permission denied; run: sudo chown 65534 /dev/vfio/" in ran.stderr
+
+
+def test_ordinary_user_needs_only_the_node(
+    address: str, node: Path, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    ran = as_nobody(f"""
+        with attach('{address}') as edu:
+            edu.self_test()
+            print(edu.factorial(6))
+    """)
+    assert (ran.stdout, ran.stderr) == ("720\n", "")
+
+
+def test_too_little_lockable_memory(
+    address: str, node: Path, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    ran = as_nobody(f"""
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 16, 1 << 16))
+        with attach('{address}') as edu:
+            edu.device.dma.alloc('u1', 1 << 16).close()
+            edu.device.dma.alloc('u1', 1 << 20)
+    """)
+    assert "may lock 0x10000 (RLIMIT_MEMLOCK); run: sudo prlimit --pid" in ran.stderr
+
+
+KILLED = """
+    import sys, time
+    from uspace_drv import attach
+    attachment = attach({address!r})
+    buffer = attachment.driver.device.dma.alloc('u1', 1 << 16)
+    print('ready', flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_process_leaves_the_device_free(address: str, end: signal.Signals) -> None:
+    code = textwrap.dedent(KILLED).format(address=address)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(end)
+        process.wait(30)
+    with attach(address, Edu) as edu:
+        assert edu.factorial(4) == 24
+
+
+def test_interrupts_are_those_of_the_model(address: str) -> None:
+    backend = open_backend(address)
+    assert dict(backend.irq_counts) == dict(EduModel.irqs)
+    assert backend.bar_sizes == {0: EduModel.bars[0].size}
+    backend.close()

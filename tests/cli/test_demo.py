@@ -1,0 +1,67 @@
+"""The demo passes on the model, and fails when a step does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+from click.testing import Result
+
+from uspace_drivers.edu import Edu
+from uspace_drv import IrqKind
+from uspace_drv.backends.virtual import VirtualDevice
+from uspace_drv.cli.output import tick
+from uspace_drv.errors import UnsupportedError
+
+Uspace = Callable[..., Result]
+
+
+def test_every_step_by_msi_and_by_intx(uspace: Uspace) -> None:
+    result = uspace("demo")
+    assert result.exit_code == 0
+    assert "virtual:edu through virtual, signalling by MSI\n" in result.stdout
+    assert "virtual:edu through virtual, signalling by INTx\n" in result.stdout
+    assert result.stdout.count(" ✓ ") == 10
+    assert "12! = 479001600, told by 1 interrupt" in result.stdout
+    assert "10 steps passed, 0 failed" in result.stdout
+    assert "uspace bind ADDR" in result.stdout
+
+
+def test_one_way_to_signal(uspace: Uspace) -> None:
+    assert "5 steps passed, 0 failed" in uspace("demo", "virtual:edu", "--irq", "intx").stdout
+
+
+def test_a_step_that_fails(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Edu, "load", lambda _: b"something else")
+    result = uspace("demo")
+    assert result.exit_code == 1
+    assert " ✗ DMA from device virtual:edu: other bytes came back" in result.stdout
+    assert "8 steps passed, 2 failed" in result.stdout
+    assert "Go on" not in result.stdout
+
+
+def test_what_cannot_be_done_is_left_out(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UnsupportedError("no DMA here")
+
+    def only_intx(_: VirtualDevice) -> Mapping[IrqKind, int]:
+        return {IrqKind.INTX: 1}
+
+    monkeypatch.setattr(Edu, "store", refuse)
+    monkeypatch.setattr(Edu, "load", refuse)
+    monkeypatch.setattr(VirtualDevice, "irq_counts", property(only_intx))
+    result = uspace("demo")
+    assert result.exit_code == 0
+    assert "left out: no MSI through virtual\n" in result.stdout
+    assert " - DMA to device   left out: no DMA here" in result.stdout
+    assert "3 steps passed, 0 failed" in result.stdout
+
+
+def test_a_device_that_is_not_there(uspace: Uspace) -> None:
+    result = uspace("demo", "ffff:ff:1f.7")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ffff:ff:1f.7: no such PCI function")
+
+
+def test_marks_that_the_terminal_can_show() -> None:
+    assert tick(True) in {"✓", "ok"}

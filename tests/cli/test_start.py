@@ -1,0 +1,82 @@
+"""Starting: fast, helpful, and quiet when nobody listens any more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from uspace_drv.cli.commands import COMMANDS
+
+USPACE = [sys.executable, "-P", "-m", "uspace_drv"]
+
+
+def run(*words: str, python: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-c", python] if python else [*USPACE, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    result = run(
+        python="import sys\n"
+        "from uspace_drv.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print('loaded:', *sys.modules)"
+    )
+    loaded = result.stdout.partition("loaded:")[2].split()
+    assert "click" in loaded
+    heavy = ("numpy", "rich", "asyncio", "cffi", "uspace_drv.plugins", "uspace_drivers")
+    assert [name for name in heavy if name in loaded] == []
+
+
+def test_help_names_every_command_and_shows_examples() -> None:
+    text = run("--help").stdout
+    assert all(f"  {name} " in text for name in COMMANDS)
+    assert "uspace run edu virtual:edu factorial 5" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(uspace, name: str) -> None:  # type: ignore[no-untyped-def]
+    result = uspace(name, "--help")
+    assert result.exit_code == 0
+    assert f"Usage: uspace {name}" in result.stdout
+    assert "Examples:" in result.stdout
+    assert f"    uspace {name}" in result.stdout or f"sudo uspace {name}" in result.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("uspace, version ")
+
+
+def test_without_a_command_it_shows_help() -> None:
+    result = run()
+    assert result.returncode == 2
+    assert "Commands:" in result.stdout + result.stderr
+
+
+def test_a_mistyped_command_is_guessed(uspace) -> None:  # type: ignore[no-untyped-def]
+    result = uspace("lst")
+    assert result.exit_code == 2
+    assert "no command is called 'lst'; did you mean list?" in result.stderr
+
+
+def test_a_command_like_no_other_lists_them(uspace) -> None:  # type: ignore[no-untyped-def]
+    assert "there are: demo, list, info" in uspace("xyzzy").stderr
+
+
+def test_a_mistyped_option_is_named(uspace) -> None:  # type: ignore[no-untyped-def]
+    result = uspace("--debgu", "list")
+    assert result.exit_code == 2
+    assert "--debgu" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("list",), ("drivers",), ("run", "edu", "virtual:edu", "load")])
+def test_a_closed_pipe_is_no_error_to_speak_of(words: tuple[str, ...]) -> None:
+    process = subprocess.Popen([*USPACE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(30) == 1

@@ -1,0 +1,128 @@
+"""`uspace demo`: the main job, step by step: registers, interrupts, DMA both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from math import factorial
+
+import click
+
+from uspace_drivers.edu import Edu
+from uspace_drivers.edu.registers import TRANSFER_LIMIT
+from uspace_drv.attachment import open_backend
+from uspace_drv.cli.group import examples
+from uspace_drv.cli.output import console, tick
+from uspace_drv.cli.session import Session, session_options
+from uspace_drv.errors import UnsupportedError, UspaceError
+from uspace_drv.port import IrqKind
+
+PATTERN = hashlib.shake_128(b"uspace demo").digest(TRANSFER_LIMIT)
+NUMBER = 12  # the last whose factorial fits 32 bits
+NAMES = {IrqKind.INTX: "INTx", IrqKind.MSI: "MSI", IrqKind.MSIX: "MSI-X"}
+
+Step = Callable[[Edu], str]
+
+
+@click.argument("address", metavar="[ADDR]", default="virtual:edu")
+def _demo(address: str) -> None:
+    """Show registers, interrupts and DMA at work, on a model of QEMU's edu device or on ADDR.
+
+    Without ADDR it needs nothing but this computer. With one, that function must be an edu device
+    that is bound (uspace bind). Every way of signalling that it has is tried. What cannot be done
+    through this backend is named and left out; a step that fails makes the exit code 1.
+    """
+    ctx = click.get_current_context()
+    session = ctx.ensure_object(Session)
+    started = time.perf_counter()
+    outcomes: list[bool | None] = []
+    for kind in _kinds(address, session):
+        with session.attach(address, Edu, kind) as edu:
+            console().print(f"{address} through {edu.device.via}, signalling by {NAMES[kind]}")
+            outcomes += _run(edu)
+    passed, failed = outcomes.count(True), outcomes.count(False)
+    console().print(f"{passed} steps passed, {failed} failed, {_span(started)} in all")
+    if failed or not passed:
+        ctx.exit(1)
+    click.echo(GO_ON)
+
+
+def _kinds(address: str, session: Session) -> list[IrqKind]:
+    """Return the ways of signalling to try, the best first, and name the one that is missing."""
+    if session.irq:
+        return [IrqKind(session.irq)]
+    with closing(open_backend(address, via=session.via)) as backend:
+        offered = backend.irq_counts
+        for kind in (IrqKind.MSI, IrqKind.INTX):
+            if kind not in offered:
+                console().print(f"left out: no {NAMES[kind]} through {backend.via}")
+        return [kind for kind in reversed(IrqKind) if kind in offered]
+
+
+def _run(edu: Edu) -> Iterator[bool | None]:
+    """Run every step and print a line for it; yield whether it passed, None if left out."""
+    for name, step in STEPS.items():
+        started = time.perf_counter()
+        try:
+            mark, seen, outcome = tick(True), step(edu), True
+        except UnsupportedError as error:
+            mark, seen, outcome = "-", f"left out: {error}", None
+        except UspaceError as error:
+            mark, seen, outcome = tick(False), str(error), False
+        console().print(f"  {mark} {name:<16}{seen}  ({_span(started)})", soft_wrap=True)
+        yield outcome
+
+
+def _identify(edu: Edu) -> str:
+    ident = edu.identify()
+    return f"an edu device, version {ident.major}.{ident.minor}"
+
+
+def _live(edu: Edu) -> str:
+    edu.require(edu.is_alive(), "a number did not come back inverted")
+    return "a number comes back inverted"
+
+
+def _compute(edu: Edu) -> str:
+    before, result = edu.done.count, edu.factorial(NUMBER)
+    edu.require(result == factorial(NUMBER), f"{NUMBER}! gave {result}")
+    return f"{NUMBER}! = {result}, told by {edu.done.count - before} interrupt"
+
+
+def _store(edu: Edu) -> str:
+    edu.store(PATTERN)
+    return f"the device has read {len(PATTERN)} bytes of our memory"
+
+
+def _load(edu: Edu) -> str:
+    edu.require(edu.load() == PATTERN, "other bytes came back than were sent")
+    return f"it has written {len(PATTERN)} bytes back, all as they were sent"
+
+
+STEPS: dict[str, Step] = {
+    "identification": _identify,
+    "liveness": _live,
+    "factorial": _compute,
+    "DMA to device": _store,
+    "DMA from device": _load,
+}
+
+demo = click.command(
+    "demo",
+    epilog=examples("uspace demo", "uspace demo 0000:00:04.0", "uspace demo virtual:edu --irq msi"),
+)(_demo)
+demo.params += session_options()
+
+GO_ON = """
+Go on:
+  one verb          uspace run edu virtual:edu factorial 5
+  a real device     uspace list; then with sudo: uspace bind ADDR, demo ADDR, restore ADDR
+  a real kernel     in a checkout: scripts/vm --device edu,addr=4 --iommu intel -- \\
+                      sh -c 'uspace bind 00:04.0 && uspace demo 00:04.0'
+  your own driver   in a checkout: drivers/edu has registers, driver and model, a page each"""
+
+
+def _span(started: float) -> str:
+    return f"{(time.perf_counter() - started) * 1000:.1f} ms"

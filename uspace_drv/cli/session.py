@@ -1,0 +1,61 @@
+"""How a driver is put on a device: the options that `run` and `demo` share.
+
+They may stand at any place after the command's name, so every level of it takes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from uspace_drv.attachment import Attachment, D, attach
+from uspace_drv.port import IrqKind
+
+
+@dataclass
+class Session:
+    """What was given so far."""
+
+    via: str | None = None
+    irq: str | None = None
+    unsafe_dma_without_iommu: bool = False
+    json: bool = False
+
+    def attach(
+        self, address: str, driver: type[D], irq_kind: IrqKind | None = None
+    ) -> Attachment[D]:
+        """Start the driver as the options say; `irq_kind` is taken where they do not say it."""
+        return attach(
+            address,
+            driver,
+            via=self.via,
+            irq_kind=IrqKind(self.irq) if self.irq else irq_kind,
+            unsafe_dma_without_iommu=self.unsafe_dma_without_iommu,
+        )
+
+
+def session_options(*, with_json: bool = False) -> list[click.Option]:
+    """Return new options that store themselves in the command's `Session`."""
+    kinds = [kind.value for kind in IrqKind]
+    options = [
+        _option("--via", type=click.Choice(["vfio", "uio"]), help="How to open it."),
+        _option("--irq", type=click.Choice(kinds), help="How it signals; else its best way."),
+        _option(
+            "--unsafe-dma-without-iommu",
+            is_flag=True,
+            help="Let it reach all memory by physical address, where no IOMMU stops a wrong one.",
+        ),
+    ]
+    return [*options, _option("--json", is_flag=True, help="Print JSON.")][: 3 + with_json]
+
+
+def _option(name: str, **attributes: Any) -> click.Option:
+    return click.Option([name], expose_value=False, callback=_store, **attributes)
+
+
+def _store(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    session = ctx.ensure_object(Session)
+    if value:
+        setattr(session, parameter.name or "", value)
