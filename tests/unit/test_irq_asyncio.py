@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
@@ -38,9 +38,9 @@ async def waiting_task(irq: Irq) -> asyncio.Task[int]:
     return task
 
 
-def run(coroutine: object) -> None:
+def run(coroutine: Coroutine[object, object, None]) -> None:
     """Run it, and let it take no longer than a hang."""
-    asyncio.run(asyncio.wait_for(coroutine, WAIT))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(coroutine, WAIT))
 
 
 def test_await(line: Line, irq: Irq) -> None:
@@ -125,17 +125,21 @@ def test_close_in_the_same_loop(line: Line, irq: Irq) -> None:
 
 
 def test_close_when_it_has_fired_and_the_task_has_not_run_yet(line: Line, irq: Irq) -> None:
+    """Both descriptors are readable in one round of the loop; tasks go on in the next."""
+    end = Line()
+
     async def main() -> None:
         task = await waiting_task(irq)
         loop = asyncio.get_running_loop()
         line.fire()
-        while not loop._ready:  # type: ignore[attr-defined] # until the loop has seen it
-            loop._run_once()  # type: ignore[attr-defined]
-        irq.close()
+        end.fire()
+        loop.add_reader(end.fileno(), irq.close)
         with pytest.raises(ClosedError):
             await task
+        loop.remove_reader(end.fileno())
 
     run(main())
+    end.close()
 
 
 def test_close_from_another_thread(irq: Irq) -> None:
@@ -150,13 +154,21 @@ def test_close_from_another_thread(irq: Irq) -> None:
 
 def test_close_that_looks_before_the_task_sleeps(line: Line, irq: Irq) -> None:
     """The task has the seat and has not told anybody how to wake it, when `close()` comes."""
+
+    class Seat(threading.Condition):
+        looked = threading.Event()
+
+        def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+            self.looked.set()
+            return super().wait_for(predicate, timeout)
+
+    irq._seat = Seat()
     closer = threading.Thread(target=irq.close)
     fileno = line.fileno
 
     def fileno_while_closing() -> int:
         closer.start()
-        while not irq.closed:
-            pass
+        assert Seat.looked.wait(WAIT)
         return fileno()
 
     line.fileno = fileno_while_closing  # type: ignore[method-assign]
