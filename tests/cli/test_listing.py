@@ -25,7 +25,7 @@ def test_functions_with_all_that_is_known(uspace: Uspace, machine: Machine) -> N
         "address": "0000:00:04.0",
         "vendor": "0x1234",
         "device": "0x11e8",
-        "name": "A device that computes factorials and copies memory (QEMU's teaching device).",
+        "name": "A device that computes factorials and copies memory (QEMU's teaching device)",
         "class_code": "0x00ff00",
         "class": found["functions"][0]["class"],  # as exact as this machine's pci.ids
         "plugins": ["edu"],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
+from click.testing import Result
 
 from uspace_drv.cli.commands import COMMANDS
 
+Uspace = Callable[..., Result]
 USPACE = [sys.executable, "-P", "-m", "uspace_drv"]
 
 
@@ -37,7 +40,7 @@ def test_help_names_every_command_and_shows_examples() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_examples(uspace, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_command_has_help_with_examples(uspace: Uspace, name: str) -> None:
     result = uspace(name, "--help")
     assert result.exit_code == 0
     assert f"Usage: uspace {name}" in result.stdout
@@ -55,17 +58,17 @@ def test_without_a_command_it_shows_help() -> None:
     assert "Commands:" in result.stdout + result.stderr
 
 
-def test_a_mistyped_command_is_guessed(uspace) -> None:  # type: ignore[no-untyped-def]
+def test_a_mistyped_command_is_guessed(uspace: Uspace) -> None:
     result = uspace("lst")
     assert result.exit_code == 2
     assert "no command is called 'lst'; did you mean list?" in result.stderr
 
 
-def test_a_command_like_no_other_lists_them(uspace) -> None:  # type: ignore[no-untyped-def]
+def test_a_command_like_no_other_lists_them(uspace: Uspace) -> None:
     assert "there are: demo, list, info" in uspace("xyzzy").stderr
 
 
-def test_a_mistyped_option_is_named(uspace) -> None:  # type: ignore[no-untyped-def]
+def test_a_mistyped_option_is_named(uspace: Uspace) -> None:
     result = uspace("--debgu", "list")
     assert result.exit_code == 2
     assert "--debgu" in result.stderr

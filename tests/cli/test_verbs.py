@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from click.testing import CliRunner, Result
 from uspace_drv import Direction, Driver, Iova, interrupt
 from uspace_drv.cli.run import Verbs
 from uspace_drv.cli.verbs import verbs_of
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 class Speed(Enum):
@@ -82,6 +85,8 @@ class Sample(Ancestor):
 
     def impossible(self, device: Driver) -> None: ...
 
+    def unloaded(self, price: Decimal) -> None: ...
+
     def via(self, via: str = "own") -> str:
         return via
 
@@ -104,7 +109,7 @@ def run(*words: str, stdin: bytes = b"") -> Result:
 def test_verbs_are_public_methods_and_nothing_else() -> None:
     assert list(verbs_of(Sample)) == [
         *("inherited", "show", "tune", "need", "way", "count", "counters", "array", "rows"),
-        *("impossible", "via"),
+        *("impossible", "unloaded", "via"),
     ]
 
 
@@ -154,6 +159,7 @@ def test_options_are_typed(words: list[str], expected: str) -> None:
         (["tune", "--spede", "fast"], "--spede"),
         (["need"], "Missing option '--very-much'"),
         (["impossible", "x"], "impossible cannot be run from here: no text stands for its device"),
+        (["unloaded", "1"], "unloaded cannot be run from here: name 'Decimal' is not defined"),
         (["contuers"], "no verb is called 'contuers'; did you mean counters?"),
     ],
 )

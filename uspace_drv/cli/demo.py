@@ -40,7 +40,8 @@ def _demo(address: str) -> None:
     outcomes: list[bool | None] = []
     for kind in _kinds(address, session):
         with session.attach(address, Edu, kind) as edu:
-            console().print(f"{address} through {edu.device.via}, signalling by {NAMES[kind]}")
+            name = f"{edu.device.address} through {edu.device.via}"
+            console().print(f"{name}, signalling by {NAMES[kind]}")
             outcomes += _run(edu)
     passed, failed = outcomes.count(True), outcomes.count(False)
     console().print(f"{passed} steps passed, {failed} failed, {_span(started)} in all")
@@ -120,7 +121,7 @@ Go on:
   one verb          uspace run edu virtual:edu factorial 5
   a real device     uspace list; then with sudo: uspace bind ADDR, demo ADDR, restore ADDR
   a real kernel     in a checkout: scripts/vm --device edu,addr=4 --iommu intel -- \\
-                      sh -c 'uspace bind 00:04.0 && uspace demo 00:04.0'
+                      sh -c '.venv/bin/uspace bind 00:04.0 && .venv/bin/uspace demo 00:04.0'
   your own driver   in a checkout: drivers/edu has registers, driver and model, a page each"""
 
 

@@ -30,5 +30,5 @@ def describe_driver(driver: type[Driver]) -> str:
 def _name(ids: FunctionIds, names: PciNames, installed: Installed | None) -> str:
     vendor, device = names.vendor(ids.vendor), names.device(ids.vendor, ids.device)
     if device is None and installed is not None and installed.plugin is not None:
-        return describe_driver(installed.plugin.driver)
+        return describe_driver(installed.plugin.driver).removesuffix(".")
     return " ".join(filter(None, [vendor, device]))

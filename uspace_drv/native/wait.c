@@ -10,7 +10,11 @@
 
 #include "uspace_drv.h"
 
-enum { NANOSECONDS = 1000000000, SPIN_ROUND = 1000000 /* ns between looks at Python's signals */ };
+enum { NANOSECONDS = 1000000000 };
+
+/* ns between looks at Python's signals. One that comes after the look and before the sleep does not
+ * end the sleep, nor does one that the kernel hands to another thread. */
+enum { SPIN_ROUND = 1000000, SLEEP_ROUND = 100000000 };
 
 struct wait {
     struct pollfd descriptors[2]; /* poll skips a negative one */
@@ -50,11 +54,11 @@ sleep_until(struct wait *wait, int64_t end)
 static int
 wait_once(struct wait *wait)
 {
-    int64_t start = now();
+    int64_t start = now(), round_end = start + SLEEP_ROUND;
     int ready;
     Py_BEGIN_ALLOW_THREADS
     if (start >= wait->spin_end)
-        ready = sleep_until(wait, wait->deadline);
+        ready = sleep_until(wait, round_end < wait->deadline ? round_end : wait->deadline);
     else if (wait->spin_end - start > SPIN_ROUND)
         ready = spin_until(wait, start + SPIN_ROUND);
     else
