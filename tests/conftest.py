@@ -5,7 +5,12 @@ A test marked `via("vfio")` needs the real thing: it belongs to the run that has
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
+
+from uspace_drv.testing.belongings import belongings
 
 pytest_plugins = ["uspace_drv.testing.pytest_plugin"]
 
@@ -24,3 +29,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _wanted(item: pytest.Item) -> str | None:
     marker = item.get_closest_marker("via")
     return None if marker is None else str(marker.args[0])
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No descriptor, mapping, thread or lock may be there that was not there before the test."""
+    before = belongings()
+    yield
+    assert belongings() == before
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """A shell starts its background jobs with SIGINT ignored; Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -8,6 +8,7 @@ lock given back. Ctrl-C and SIGTERM take the same way out.
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 from collections.abc import Callable
@@ -34,7 +35,8 @@ D = TypeVar("D", bound=Driver)
 REMOVE_TIMEOUT = 5.0
 """Seconds that `remove` gets before the device is taken away from it."""
 
-_heeding: set[Teardown] = set()  # the ways out that SIGTERM must take before the process ends
+_ways_out: list[Teardown] = []
+"""Those of all devices that are attached now: what a program forgets is left when it ends."""
 
 
 class Attachment(Generic[D]):
@@ -61,15 +63,16 @@ class Attachment(Generic[D]):
 
     def reset(self) -> None:
         """Reset the function under the driver, and let the driver bring it back."""
-        if self.driver.device.can_reset:  # else the next line says so, and nothing has changed
-            self.driver._stop_interrupts()
+        self.driver.device.require_reset()
+        self.driver._stop_interrupts()
         self.driver.device.reset()
         self.driver.device.set_bus_master(True)
         self.driver.reset()
         self.driver._start_interrupts()
 
     def close(self) -> None:
-        """Take the way out. Twice is fine."""
+        """Take the way out. Twice is fine; a handler of the driver cannot do it."""
+        self.driver._check_may_leave()
         _leave(self._way_out)
 
     def __enter__(self) -> D:
@@ -112,13 +115,14 @@ def attach(
     """
     way_out = Teardown()
     try:
-        _heed_sigterm(way_out)
+        _enter(way_out)
         if isinstance(address, str):
             backend = open_backend(
                 address, via=via, unsafe_dma_without_iommu=unsafe_dma_without_iommu
             )
         else:
             backend = VirtualDevice(address) if isinstance(address, DeviceModel) else address
+            _refuse_via(backend.address, via)
         way_out.push("close the backend", backend.close)
         if driver is None:
             driver = _match(backend)
@@ -133,6 +137,7 @@ def attach(
 def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
     """Hand the device over to a new driver."""
     way_out.push("close the device", device.close)
+    device.check_present()
     if device.can_reset:
         device.reset()
         way_out.push("reset", device.reset)
@@ -155,6 +160,7 @@ def open_backend(
     """
     where = DeviceAddress.parse(address)
     if where.scheme is Scheme.VIRTUAL:
+        _refuse_via(str(where), via)
         return VirtualDevice(_model(where))
     bus = PciBus()
     function = bus.function(function_behind(where))
@@ -166,12 +172,17 @@ def open_backend(
     raise UnsupportedError(f"{where}: no backend is called {chosen!r}; there are vfio and uio")
 
 
+def _refuse_via(address: str, via: str | None) -> None:
+    if via is not None:
+        raise UnsupportedError(f"{address}: is not opened via {via}; leave that out")
+
+
 def function_behind(where: DeviceAddress) -> PciAddress:
     """Return the PCI function that an address means, be it the one behind a UIO node."""
     if where.scheme is Scheme.PCI:
         return where.pci
     if where.scheme is not Scheme.UIO:
-        raise UnsupportedError(f"{where}: there is no backend for {where.scheme.value} yet")
+        raise UnsupportedError(f"{where}: there is no PCI function of this machine behind it")
     functions = PciBus().functions()
     found = next((function for function in functions if function.uio == where.rest), None)
     if found is None:
@@ -206,20 +217,27 @@ def _within(seconds: float, function: Callable[[], None], where: str) -> None:
             failures.append(failure)
 
     thread = threading.Thread(target=run, name=f"{where} remove", daemon=True)
-    thread.start()
-    thread.join(seconds)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending, and starts no threads any more
+        run()
+    else:
+        thread.join(seconds)
     if thread.is_alive():
         raise DeviceTimeout(f"{where}: remove did not return within {seconds:.3f} s")
     if failures:
         raise failures[0]
 
 
-def _heed_sigterm(way_out: Teardown) -> None:
-    """Let SIGTERM unwind like Ctrl-C, unless the program has its own idea of it."""
+def _enter(way_out: Teardown) -> None:
+    """See to it that the way out is taken at the end of the process, be it by SIGTERM.
+
+    A program that has its own idea of SIGTERM keeps it.
+    """
+    _ways_out.append(way_out)
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _unwind):
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _unwind)
-        _heeding.add(way_out)
 
 
 def _leave(way_out: Teardown, error: BaseException | None = None) -> None:
@@ -227,10 +245,18 @@ def _leave(way_out: Teardown, error: BaseException | None = None) -> None:
     try:
         way_out.run(error)
     finally:
-        _heeding.discard(way_out)
+        if way_out in _ways_out:
+            _ways_out.remove(way_out)
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main and not _heeding and signal.getsignal(signal.SIGTERM) is _unwind:
+        if is_main and not _ways_out and signal.getsignal(signal.SIGTERM) is _unwind:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@atexit.register
+def _leave_all() -> None:
+    """Leave what was forgotten, or what a signal kept from being left."""
+    while _ways_out:
+        _leave(_ways_out[-1])
 
 
 def _unwind(number: int, frame: FrameType | None) -> NoReturn:

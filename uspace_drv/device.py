@@ -122,9 +122,13 @@ class Device:
 
     def reset(self) -> None:
         """Reset the function; `UnsupportedError` where there is no way to."""
+        self.require_reset()
+        self._backend.reset()
+
+    def require_reset(self) -> None:
+        """Raise `UnsupportedError` where there is no way to reset it."""
         if not self.can_reset:
             raise UnsupportedError(f"{self.address}: no reset through {self.via}")
-        self._backend.reset()
 
     def set_bus_master(self, on: bool) -> None:
         """Let it reach memory and send MSI, or stop both; nothing where there is no PCI."""

@@ -11,6 +11,7 @@ import math
 import mmap
 from collections.abc import Callable, Sequence
 from operator import index
+from threading import RLock
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -61,12 +62,17 @@ class DmaBuffer:
         direction: Direction,
         unmap: Callable[[DmaBuffer], None],
     ) -> None:
-        self.array = array
+        self._array = array
         self.size = array.nbytes
         self.direction = direction
         self._iova = iova
         self._unmap = unmap
         self._closed = False
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """The memory; while the device reaches it, the buffer keeps it alive."""
+        return self._array
 
     @property
     def iova(self) -> Iova:
@@ -122,6 +128,7 @@ class Dma:
         # By buffer and not by IOVA: memory that is mapped twice by physical address has one IOVA.
         self._buffers: dict[DmaBuffer, int] = {}
         self._closed = False
+        self._turn = RLock()  # so that nothing is mapped behind the back of `close`
 
     @property
     def buffers(self) -> Sequence[DmaBuffer]:
@@ -159,11 +166,12 @@ class Dma:
 
     def close(self) -> None:
         """Unmap everything. Twice is fine."""
-        self._closed = True
         way_out = Teardown()
-        for buffer in self.buffers:
-            way_out.push(f"unmap {buffer!r}", buffer.close)
-        way_out.run()
+        with self._turn:
+            self._closed = True
+            for buffer in self.buffers:
+                way_out.push(f"unmap {buffer!r}", buffer.close)
+            way_out.run()
 
     def _memory(self, size: int) -> mmap.mmap:
         self._check_open()
@@ -176,9 +184,13 @@ class Dma:
             raise HostError(reason) from error
 
     def _map(self, array: npt.NDArray[Any], direction: Direction) -> DmaBuffer:
-        self._check_open()
         if not direction:
             raise RegisterValueError(f"{self.name}: memory that the device may not use at all")
+        with self._turn:
+            self._check_open()
+            return self._map_in_turn(array, direction)
+
+    def _map_in_turn(self, array: npt.NDArray[Any], direction: Direction) -> DmaBuffer:
         limit = self._space.entry_limit
         if limit is not None and len(self._buffers) >= limit:
             raise HostError(
@@ -203,12 +215,13 @@ class Dma:
         return buffer
 
     def _unmap(self, buffer: DmaBuffer) -> None:
-        size = self._buffers.pop(buffer, None)
-        if size is None:  # another thread closes it too
-            return
-        self._space.unmap(buffer._iova, size)
-        if self._iovas:
-            self._iovas.give_back(buffer._iova, size)
+        with self._turn:
+            size = self._buffers.pop(buffer, None)
+            if size is None:  # another thread closes it too
+                return
+            self._space.unmap(buffer._iova, size)
+            if self._iovas:
+                self._iovas.give_back(buffer._iova, size)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -62,9 +62,14 @@ class Driver:
         self._interrupts.defer(work)
 
     def _start_interrupts(self) -> None:
-        handlers = {self.device.irq(index): handler for index, handler in handlers_of(self).items()}
+        # The highest first: so that all vectors are allocated at once.
+        declared = sorted(handlers_of(self).items(), reverse=True)
+        handlers = {self.device.irq(index): handler for index, handler in declared}
         if handlers:
             self._interrupts.start(handlers)
+
+    def _check_may_leave(self) -> None:
+        self._interrupts.check_may_stop()
 
     def _stop_interrupts(self) -> None:
         self._interrupts.stop()

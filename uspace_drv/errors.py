@@ -9,7 +9,8 @@ UspaceError
 ├── ClosedError, BusyError            you closed it; another task or process has it
 └── DeviceError                       the hardware misbehaved
     ├── DeviceTimeout(TimeoutError)   it did not answer in time
-    └── DeviceGone                    all ones, SIGBUS, or the host took it away
+    ├── DeviceGone                    all ones, SIGBUS, the host or the other process took it away
+    └── PeerError                     the process on the other side broke the protocol
 """
 
 from __future__ import annotations
@@ -72,4 +73,8 @@ class DeviceTimeout(DeviceError, TimeoutError):
 
 
 class DeviceGone(DeviceError):
-    """The device vanished: all ones, SIGBUS, or the host took it away."""
+    """The device vanished: all ones, SIGBUS, or the host or the other process took it away."""
+
+
+class PeerError(DeviceError):
+    """The process at the other end of a socket broke the protocol: what came, what was expected."""

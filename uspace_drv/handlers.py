@@ -10,6 +10,7 @@ import selectors
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout, LayoutError
@@ -55,7 +56,8 @@ def _declared(cls: type) -> Iterator[tuple[str, int]]:
 class InterruptLoop:
     """The thread that calls the handlers, from `start()` to `stop()`.
 
-    An exception in a handler or in deferred work ends the loop; `stop()` raises it.
+    It is the only waiter of its interrupts. An exception in a handler or in deferred work ends it;
+    `defer()` and `stop()` raise what it was.
     """
 
     def __init__(self, name: str) -> None:
@@ -80,6 +82,8 @@ class InterruptLoop:
 
     def defer(self, work: Callable[[], None]) -> None:
         """Queue work behind all that waits; `BusyError` when the queue is full."""
+        if self._failure is not None:
+            raise self._failure
         if self._wake is None:
             raise ClosedError(f"{self._name}: work is deferred by handlers, and none is running")
         if len(self._work) >= QUEUE_LIMIT:
@@ -87,12 +91,16 @@ class InterruptLoop:
         self._work.append(work)
         self._wake.signal()
 
-    def stop(self) -> None:
-        """End the thread, drop what is queued, and raise what a handler raised."""
-        if self._thread is None or self._wake is None:
-            return
+    def check_may_stop(self) -> None:
+        """Raise `BusyError` in the loop's own thread, which cannot wait for its own end."""
         if self._thread is threading.current_thread():
             raise BusyError(f"{self._name}: a handler cannot leave the device that it serves")
+
+    def stop(self) -> None:
+        """End the thread, drop what is queued, and raise what a handler raised."""
+        self.check_may_stop()
+        if self._thread is None or self._wake is None:
+            return
         self._stopping = True
         self._wake.signal()
         self._thread.join(STOP_TIMEOUT)
@@ -107,10 +115,12 @@ class InterruptLoop:
 
     def _run(self, handlers: dict[Irq, Callable[[], None]], wake: EventFd) -> None:
         try:
-            with selectors.DefaultSelector() as selector:
+            with ExitStack() as seats:
+                selector = seats.enter_context(selectors.DefaultSelector())
                 selector.register(wake, selectors.EVENT_READ)
                 for irq, handler in handlers.items():
-                    selector.register(irq, selectors.EVENT_READ, (irq, handler))
+                    take = seats.enter_context(irq.reserved())
+                    selector.register(irq, selectors.EVENT_READ, (irq, take, handler))
                 while not self._stopping:
                     self._serve(selector, wake)
         except BaseException as failure:  # noqa: BLE001 - it is raised in the thread that leaves
@@ -122,8 +132,8 @@ class InterruptLoop:
             if key.data is None:
                 wake.take()
                 continue
-            irq, handler = key.data
-            if irq.poll():
+            irq, take, handler = key.data
+            if take():
                 handler()
                 irq.rearm()
         if self._work and not self._stopping:

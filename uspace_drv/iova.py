@@ -51,10 +51,10 @@ class IovaAllocator:
             del self._taken[bisect_left(self._taken, (iova, iova + size))]
 
     def _first_gap(self, start: int, end: int, size: int) -> int | None:
-        nearest = max(0, bisect_left(self._taken, (start, 0)) - 1)  # it may reach past `start`
-        for index in range(nearest, len(self._taken)):
+        # No mapping reaches past `start`: a range begins there, or the last mapping ends there.
+        for index in range(bisect_left(self._taken, (start, 0)), len(self._taken)):
             taken_start, taken_end = self._taken[index]
             if taken_start >= start + size or start + size > end:
                 break
-            start = max(start, taken_end)
+            start = taken_end
         return start if start + size <= end else None

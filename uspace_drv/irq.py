@@ -65,13 +65,13 @@ class Irq:
         with self._as_waiter():
             return self._take()
 
-    def wait(self, timeout: float, *, spin: float = 0.0) -> int:
+    def wait(self, timeout: float | Deadline, *, spin: float = 0.0) -> int:
         """Block until it fires; how often it did. Raises `DeviceTimeout` after `timeout` seconds.
 
-        For the first `spin` seconds the processor is kept busy, which saves the wake-up (some
-        20 µs); after that the thread sleeps.
+        Several waits may share one `Deadline`. For the first `spin` seconds the processor is kept
+        busy, which saves the wake-up (some 20 µs); after that the thread sleeps.
         """
-        deadline = Deadline(timeout)
+        deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
         with self._as_waiter():
             while self._sleep(deadline, spin):
                 fired = self._take()
@@ -79,7 +79,8 @@ class Irq:
                     return fired
             self._check_present()
             raise DeviceTimeout(
-                f"{self.name}: no interrupt within {timeout:.3f} s; {self.count} came before"
+                f"{self.name}: no interrupt within {deadline.timeout:.3f} s; "
+                f"{self.count} came before"
             )
 
     def __await__(self) -> Generator[object, None, int]:
@@ -121,6 +122,15 @@ class Irq:
         way_out.push("switch it off", self._line.close)
         way_out.push("wake its waiter", self._send_waiter_away)
         way_out.run()
+
+    @contextmanager
+    def reserved(self) -> Iterator[Callable[[], int]]:
+        """Be its only waiter for a while, with an event loop of one's own.
+
+        Gives a call that does what `poll()` does, without arming a level interrupt again.
+        """
+        with self._as_waiter():
+            yield self._take
 
     @contextmanager
     def _as_waiter(self) -> Iterator[object]:

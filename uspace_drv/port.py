@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, Flag
 from typing import NewType, Protocol
 
+from uspace_drv import registers
+
 Iova = NewType("Iova", int)
 """An address as the device sees it; never a virtual address of this process."""
 
@@ -40,44 +42,12 @@ class IovaRange:
     end: int
 
 
-class Window(Protocol):
+class Window(registers.Window, Protocol):
     """A bounded range of registers or memory; one access is one load or store of that width.
 
     Offsets are in bytes from the start and aligned to the width. Raises `RegisterValueError` for
     an offset or a value that does not fit, `ClosedError`, and `DeviceGone` after a bus error.
     """
-
-    @property
-    def name(self) -> str:
-        """Where this is, as errors say it: '0000:00:04.0 bar 0'."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    def read8(self, offset: int, /) -> int:
-        """Load 8 bits."""
-
-    def read16(self, offset: int, /) -> int:
-        """Load 16 bits."""
-
-    def read32(self, offset: int, /) -> int:
-        """Load 32 bits."""
-
-    def read64(self, offset: int, /) -> int:
-        """Load 64 bits."""
-
-    def write8(self, offset: int, value: int, /) -> None:
-        """Store 8 bits."""
-
-    def write16(self, offset: int, value: int, /) -> None:
-        """Store 16 bits."""
-
-    def write32(self, offset: int, value: int, /) -> None:
-        """Store 32 bits."""
-
-    def write64(self, offset: int, value: int, /) -> None:
-        """Store 64 bits."""
 
     def memory(self) -> memoryview:
         """View it as bytes, where the author knows that it is memory and not registers."""

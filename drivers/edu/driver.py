@@ -25,13 +25,12 @@ class Edu(Driver):
         self.registers = EduRegisters(self.device.bar(0))
         ident = self.registers.ident.read()
         self.require(ident.magic == 0xED, f"not an edu device: {ident}")
-        self.remove()  # it has no reset: whoever had it before may have left an interrupt pending
+        self._quiet()  # it has no reset: whoever had it before may have left an interrupt pending
         self.done = self.device.irq(0)
 
     def remove(self) -> None:
-        """Stop it from raising interrupts, and lower what is raised."""
-        self.registers.status.write(Status())
-        self.registers.irq_acknowledge.write(self.registers.irq_status.read())
+        """Stop it from raising interrupts."""
+        self._quiet()
 
     def identify(self) -> Ident:
         """Say which version it is."""
@@ -71,6 +70,11 @@ class Edu(Driver):
         self.store(pattern)
         self.require(self.load() == pattern, "DMA did not bring back what it took")
 
+    def _quiet(self) -> None:
+        """Raise no more interrupts, and lower what is raised."""
+        self.registers.status.write(Status())
+        self.registers.irq_acknowledge.write(self.registers.irq_status.read())
+
     def _transfer(
         self, source: int, destination: int, size: int, command: Command, timeout: float
     ) -> None:
@@ -90,7 +94,7 @@ class Edu(Driver):
         deadline = Deadline(timeout)
         seen = 0
         while not seen & cause.raw:
-            self.done.wait(deadline.remaining())
+            self.done.wait(deadline)
             pending = self.registers.irq_status.read()
             self.registers.irq_acknowledge.write(pending)
             seen |= pending.raw

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ import pytest
 from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import BusyError, Direction, HostError, UnsupportedError, attach
 from uspace_drv.attachment import open_backend
+from uspace_drv.backends.vfio import VfioDevice, uapi
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, VFIO, bind, restore
+from uspace_drv.pci.capabilities import capabilities
 from uspace_drv.pci.config import ConfigHeader
 from uspace_drv.pci.sysfs import PciBus, PciFunction
-from uspace_drv.port import IrqKind
+from uspace_drv.port import IrqKind, Window
 
 pytestmark = pytest.mark.via("vfio")
 
@@ -224,22 +227,33 @@ def test_too_little_lockable_memory(
 
 
 KILLED = """
-    import sys, time
+    import time
     from uspace_drv import attach
-    attachment = attach({address!r})
+    from uspace_drivers.edu import Edu
+    class Telling(Edu):
+        def remove(self):
+            print('left', flush=True)
+            super().remove()
+    attachment = attach({address!r}, Telling)
     buffer = attachment.driver.device.dma.alloc('u1', 1 << 16)
     print('ready', flush=True)
     time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_process_leaves_the_device_free(address: str, end: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("end", "last_words"),
+    [(signal.SIGKILL, b""), (signal.SIGTERM, b"left\n"), (signal.SIGINT, b"left\n")],
+)
+def test_a_killed_process_leaves_the_device_free(
+    address: str, end: signal.Signals, last_words: bytes
+) -> None:
     code = textwrap.dedent(KILLED).format(address=address)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(end)
+        assert process.stdout.read() == last_words
         process.wait(30)
     with attach(address, Edu) as edu:
         assert edu.factorial(4) == 24
@@ -250,3 +264,75 @@ def test_interrupts_are_those_of_the_model(address: str) -> None:
     assert dict(backend.irq_counts) == dict(EduModel.irqs)
     assert backend.bar_sizes == {0: EduModel.bars[0].size}
     backend.close()
+
+
+@pytest.fixture
+def rng() -> Iterator[VfioDevice]:
+    """QEMU's virtio-rng: two MSI-X vectors and a function-level reset, which edu does not have."""
+    function = find_function(0x1AF4, 0x1044)
+    bind(function.address, VFIO)
+    backend = open_backend(str(function.address))
+    assert isinstance(backend, VfioDevice)
+    yield backend
+    backend.close()
+    restore(function.address)
+
+
+def fire(backend: VfioDevice, index: int) -> None:
+    """Let the kernel signal a vector, as if the device had."""
+    flags = uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER
+    backend._irqs._set(uapi.IrqIndex.MSIX, flags, index, 1)
+
+
+def test_each_vector_signals_its_own_line(rng: VfioDevice) -> None:
+    assert rng.irq_counts[IrqKind.MSIX] == 2
+    lines = [rng.irq_line(IrqKind.MSIX, index) for index in (1, 0)]  # one allocation for both
+    for index, line in zip((1, 0), lines, strict=True):
+        fire(rng, index)
+        assert [each.take() for each in lines] == [int(each is line) for each in lines]
+    for line in lines:
+        line.close()
+
+
+def test_vectors_that_are_on_stay_on_when_more_are_asked_for(rng: VfioDevice) -> None:
+    first = rng.irq_line(IrqKind.MSIX, 0)
+    second = rng.irq_line(IrqKind.MSIX, 1)
+    fire(rng, 0)
+    fire(rng, 1)
+    assert (first.take(), second.take()) == (1, 1)
+    second.close()
+    fire(rng, 0)
+    assert first.take() == 1
+    again = rng.irq_line(IrqKind.MSIX, 1)
+    fire(rng, 1)
+    assert again.take() == 1
+    first.close()
+    again.close()
+
+
+def test_a_vector_too_many_leaves_the_others_on(rng: VfioDevice) -> None:
+    line = rng.irq_line(IrqKind.MSIX, 0)
+    with pytest.raises(HostError, match="SET_IRQS"):
+        rng.irq_line(IrqKind.MSIX, 5000)
+    fire(rng, 0)
+    assert line.take() == 1
+    line.close()
+
+
+def common_configuration(config: Window) -> tuple[int, int]:
+    """BAR and offset (Virtio 1.2, section 4.1.4: cfg_type at 3, bar at 4, offset at 8)."""
+    places = [each.offset for each in capabilities(config) if each.id == 9]  # vendor-specific
+    place = next(place for place in places if config.read8(place + 3) == 1)
+    return config.read8(place + 4), config.read32(place + 8)
+
+
+def test_function_level_reset(rng: VfioDevice) -> None:
+    """Virtio 1.2, section 4.1.4.3: the device status is 0 after a reset."""
+    number, offset = common_configuration(rng.config)
+    status = offset + 20
+    with closing(rng.bar(number)) as bar:
+        bar.write8(status, 1)
+        assert bar.read8(status) == 1
+        assert rng.can_reset
+        rng.reset()
+        assert bar.read8(status) == 0

@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit.specimens import WAIT, Line
 from uspace_drv import irq as irq_module
+from uspace_drv.deadline import Deadline
 from uspace_drv.errors import (
     BusyError,
     ClosedError,
@@ -23,7 +24,7 @@ from uspace_drv.errors import (
 from uspace_drv.irq import Irq
 from uspace_drv.port import IrqKind
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+pytestmark = pytest.mark.usefixtures("nothing_left", "heeding_ctrl_c")
 
 
 @pytest.fixture
@@ -137,6 +138,25 @@ def test_ctrl_c_in_the_middle_of_a_wait(line: Line, irq: Irq) -> None:
     thread.join(WAIT)
     line.fire()
     assert irq.wait(WAIT) == 1
+
+
+def test_ctrl_c_that_the_kernel_hands_to_another_thread(line: Line, irq: Irq) -> None:
+    """It does not end the sleep of the waiter, who has to look up now and then."""
+
+    def interrupt() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        line.watched.wait(WAIT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    deadline = Deadline(WAIT)
+    with pytest.raises(KeyboardInterrupt):
+        irq.wait(WAIT)
+    thread.join(WAIT)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    assert deadline.remaining() > WAIT / 2
 
 
 @pytest.mark.parametrize("spin", [0.0, WAIT])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from typing import TypeVar
 
 import pytest
 
 from tests.unit.specimens import WAIT, Line
 from uspace_drv.errors import BusyError, ClosedError
 from uspace_drv.irq import Irq
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -57,19 +60,20 @@ def test_await(line: Line, irq: Irq) -> None:
 
 
 def test_async_for_until_closed(line: Line, irq: Irq) -> None:
-    async def main() -> None:
-        rounds = []
-        line.fire()
-        with pytest.raises(ClosedError):
-            async for fired in irq:
-                rounds.append(fired)
-                if len(rounds) == 3:
-                    irq.close()
-                else:
-                    line.fire()
-        assert rounds == [1, 1, 1]
+    rounds = []
 
-    run(main())
+    async def main() -> None:
+        line.fire()
+        async for fired in irq:
+            rounds.append(fired)
+            if len(rounds) == 3:
+                irq.close()
+            else:
+                line.fire()
+
+    with pytest.raises(ClosedError):
+        run(main())
+    assert rounds == [1, 1, 1]
 
 
 def test_one_waiter_among_tasks_and_threads(line: Line, irq: Irq) -> None:
@@ -158,7 +162,7 @@ def test_close_that_looks_before_the_task_sleeps(line: Line, irq: Irq) -> None:
     class Seat(threading.Condition):
         looked = threading.Event()
 
-        def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
             self.looked.set()
             return super().wait_for(predicate, timeout)
 

@@ -20,7 +20,7 @@ from tests.unit.specimens import WAIT
 from uspace_drv import teardown
 from uspace_drv.teardown import Teardown
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
+pytestmark = pytest.mark.usefixtures("nothing_left", "heeding_ctrl_c")
 
 
 @pytest.fixture
@@ -182,23 +182,20 @@ def test_second_thread_waits_for_the_first(pile: Teardown, done: list[str]) -> N
     def linger() -> None:
         inside.set()
         go_on.wait(WAIT)
+        done.append("top")
 
     pile.push("top", linger)
     first = threading.Thread(target=pile.run)
     first.start()
     inside.wait(WAIT)
-    seen: list[str] = []
-
-    def run_and_look() -> None:
-        pile.run()
-        seen.extend(done)
-
-    second = threading.Thread(target=run_and_look)
+    second = threading.Thread(target=pile.run)
     second.start()
+    second.join(0.05)  # long enough to go wrong
+    assert second.is_alive()
     go_on.set()
     first.join(WAIT)
     second.join(WAIT)
-    assert seen == ["mapping", "file", "lock"]
+    assert done == ["top", "mapping", "file", "lock"]
 
 
 def test_works_in_any_thread(pile: Teardown, done: list[str]) -> None:

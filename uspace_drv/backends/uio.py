@@ -40,6 +40,7 @@ class UioDevice:
         self, address: PciAddress, bus: PciBus, *, unsafe_dma_without_iommu: bool = False
     ) -> None:
         self.address = str(address)
+        self._host = bus.host
         self._folder = Path(DEVICES) / self.address
         self._unsafe_dma = unsafe_dma_without_iommu
         self._way_out = Teardown()
@@ -103,8 +104,8 @@ class UioDevice:
 
     @property
     def irq_counts(self) -> Mapping[IrqKind, int]:
-        """One INTx: uio_pci_generic binds to nothing that has none."""
-        return {IrqKind.INTX: 1}
+        """One INTx, if the function has an interrupt line."""
+        return {IrqKind.INTX: 1} if self._function.irq else {}
 
     def irq_line(self, kind: IrqKind, index: int) -> UioIrqLine:
         """Switch it on."""
@@ -139,15 +140,7 @@ class UioDevice:
 
     def reset(self) -> None:
         """Reset the function; the kernel saves and restores configuration space."""
-        fd = _open(self._folder / "reset", self.address)
-        try:
-            os.write(fd, b"1")
-        except OSError as error:
-            raise HostError(f"{self.address}: reset failed: {error.strerror}", cause=error) from (
-                error
-            )
-        finally:
-            os.close(fd)
+        self._host.write(f"{DEVICES}/{self.address}/reset", "1")
 
     def close(self) -> None:
         """Close everything. Twice is fine."""

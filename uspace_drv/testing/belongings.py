@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 
 def belongings() -> Counter[str]:
     """Count everything that an attached driver may hold, by its name."""
+    gc.collect()  # an error holds its frames, and they hold it
     return Counter([*_descriptors(), *_shared_mappings(), *_threads(), *_locks()])
 
 

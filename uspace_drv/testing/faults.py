@@ -44,6 +44,7 @@ class FaultyBackend:
         self._backend = backend
         self._interrupts = interrupts
         self._drops_mappings = drops_mappings
+        self._space: FaultyDmaSpace | None = None
 
     @property
     def config(self) -> Window | None:
@@ -62,7 +63,15 @@ class FaultyBackend:
     @property
     def dma(self) -> DmaSpace:
         """The other one's, whose mappings do not last."""
-        return FaultyDmaSpace(self._backend.dma) if self._drops_mappings else self._backend.dma
+        if not self._drops_mappings:
+            return self._backend.dma
+        self._space = FaultyDmaSpace(self._backend.dma)
+        return self._space
+
+    @property
+    def dropped(self) -> int:
+        """How many mappings did not last; none where there is no IOMMU to take them away."""
+        return self._space.dropped if self._space else 0
 
     def _is_gone(self) -> bool:
         return self.reads_all_ones
@@ -138,6 +147,7 @@ class FaultyDmaSpace:
         self.page_size = space.page_size
         self.ranges: Sequence[IovaRange] | None = space.ranges
         self.entry_limit = space.entry_limit
+        self.dropped = 0
         self._space = space
 
     def memory(self, size: int, reach: int) -> mmap.mmap:
@@ -148,6 +158,7 @@ class FaultyDmaSpace:
         """Map it and unmap it."""
         where = self._space.map(address, size, iova, direction)
         self._space.unmap(where, size)
+        self.dropped += self.ranges is not None
         return where
 
     def unmap(self, iova: Iova, size: int) -> None:

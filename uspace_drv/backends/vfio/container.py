@@ -108,7 +108,10 @@ class Container:
         return HostError(f"{where}: {error}", cause=error)
 
     def _read_limits(self) -> None:
-        for capability, offset, info in _capabilities(self._name, self.fd):
+        info = _info(self._name, self.fd)
+        page_sizes = uapi.IommuInfo.from_buffer(info).iova_pgsizes
+        self.page_size = max(mmap.PAGESIZE, page_sizes & -page_sizes)  # the lowest bit set
+        for capability, offset in _capabilities(info):
             if capability == uapi.IommuCapability.IOVA_RANGE:
                 self._ranges = _iova_ranges(info, offset)
             elif capability == uapi.IommuCapability.DMA_AVAIL:
@@ -126,26 +129,37 @@ def _open(name: str) -> int:
         raise HostError(
             f"{name}: cannot open {NODE}: {error.strerror}; run: {cure}", cause=error
         ) from error
-    version = call(name, fd, uapi.Request.GET_API_VERSION, 0)
-    if version != uapi.API_VERSION:
+    try:
+        _check_version(name, fd)
+    except BaseException:
         os.close(fd)
-        raise UnsupportedError(f"{NODE}: VFIO version {version}; expected {uapi.API_VERSION}")
+        raise
     return fd
 
 
-def _capabilities(name: str, fd: int) -> Iterator[tuple[int, int, bytearray]]:
-    """Id and offset of each capability, with the information that holds them."""
+def _check_version(name: str, fd: int) -> None:
+    version = call(name, fd, uapi.Request.GET_API_VERSION, 0)
+    if version != uapi.API_VERSION:
+        raise UnsupportedError(f"{NODE}: VFIO version {version}; expected {uapi.API_VERSION}")
+
+
+def _info(name: str, fd: int) -> bytearray:
+    """A vfio_iommu_type1_info with the capabilities behind it."""
     first = uapi.IommuInfo(ctypes.sizeof(uapi.IommuInfo))
     call(name, fd, uapi.Request.IOMMU_GET_INFO, first)
-    if not first.flags & uapi.IommuFlag.CAPS:
-        return
-    info = bytearray(first.argsz)
-    uapi.IommuInfo.from_buffer(info).argsz = first.argsz
+    info = bytearray(max(first.argsz, ctypes.sizeof(first)))
+    uapi.IommuInfo.from_buffer(info).argsz = len(info)
     call(name, fd, uapi.Request.IOMMU_GET_INFO, info)
-    offset = uapi.IommuInfo.from_buffer(info).cap_offset
+    return info
+
+
+def _capabilities(info: bytearray) -> Iterator[tuple[int, int]]:
+    """Id and offset of each capability."""
+    fixed = uapi.IommuInfo.from_buffer(info)
+    offset = fixed.cap_offset if fixed.flags & uapi.IommuFlag.CAPS else 0
     while offset:
         header = uapi.CapabilityHeader.from_buffer(info, offset)
-        yield header.id, offset, info
+        yield header.id, offset
         offset = header.next
 
 
@@ -158,7 +172,7 @@ def _iova_ranges(info: bytearray, offset: int) -> Sequence[IovaRange]:
 
 def _memlock_advice(needed: int) -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if limit == resource.RLIM_INFINITY:
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0:  # root is not held to the limit
         return "the machine has too little free memory to pin"
     return (
         f"that makes {needed:#x} bytes, and this process may lock {limit:#x} (RLIMIT_MEMLOCK); "

@@ -9,7 +9,7 @@ import os
 from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.call import call
 from uspace_drv.backends.vfio.container import Container
-from uspace_drv.errors import BusyError, HostError
+from uspace_drv.errors import BusyError, HostError, UnsupportedError
 from uspace_drv.pci.binding import VFIO
 from uspace_drv.pci.sysfs import IommuGroup, PciBus, PciFunction
 
@@ -77,6 +77,11 @@ def _group_of(function: PciFunction) -> IommuGroup:
             f"{function.address}: no IOMMU group: switch the IOMMU on in the firmware and on the "
             "kernel's command line (intel_iommu=on), or use UIO"
         )
+    if function.group.is_noiommu:
+        raise UnsupportedError(
+            f"{function.address}: VFIO without an IOMMU is not supported; use UIO: "
+            f"uspace bind {function.address} --driver uio_pci_generic"
+        )
     return function.group
 
 
@@ -85,7 +90,10 @@ def _open(group: IommuGroup, address: str) -> int:
         return os.open(group.node, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise BusyError(f"{address}: {group.node} is open in another process") from error
+            raise BusyError(
+                f"{address}: {group.node} is open already, in another process or here for another "
+                "function of the group; close that one first"
+            ) from error
         cure = ""
         if error.errno in {errno.EACCES, errno.EPERM}:
             cure = f"; run: sudo chown {os.getuid()} {group.node}"

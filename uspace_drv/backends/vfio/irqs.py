@@ -9,7 +9,7 @@ from functools import partial
 
 from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.call import call
-from uspace_drv.errors import BusyError, UnsupportedError
+from uspace_drv.errors import BusyError, HostError, UnsupportedError
 from uspace_drv.eventfd import EventFd
 from uspace_drv.port import IrqKind
 
@@ -29,6 +29,7 @@ class VfioIrqs:
         self._fd = fd
         self._name = name
         self._lines: dict[int, VfioIrqLine] = {}
+        self._allocated = 0  # vectors of the kind that is on
         self._infos = {kind: self._info(index) for kind, index in INDEX.items()}
 
     @property
@@ -47,9 +48,7 @@ class VfioIrqs:
             raise BusyError(f"{self._name}: {on.value} {index} is on already; close it first")
         event = EventFd()
         try:
-            self._switch_on(
-                kind, {n: line.fileno() for n, line in self._lines.items()}, index, event
-            )
+            self._switch_on(kind, index, event.fileno())
         except BaseException:
             event.close()
             raise
@@ -69,30 +68,56 @@ class VfioIrqs:
         """Let this one signal nobody; the last one switches the kind off in the device."""
         del self._lines[index]
         if self._lines:
-            self._signal(INDEX[kind], index, [OFF])
+            self._signal(kind, index, [OFF])
         else:
-            self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER, 0, 0)
+            self._switch_off_all(kind)
 
-    def _switch_on(self, kind: IrqKind, fds: dict[int, int], index: int, event: EventFd) -> None:
+    def _switch_on(self, kind: IrqKind, index: int, fd: int) -> None:
         """Allocate vectors up to the highest one asked for, and no more."""
-        fds[index] = event.fileno()
-        vectors = [fds.get(number, OFF) for number in range(max(fds) + 1)]
-        grows = len(fds) > 1 and index == max(fds)
-        if grows and self._infos[kind].flags & uapi.IrqFlag.NORESIZE:
-            # A fixed set of vectors cannot grow while it is on; the eventfds keep their counts.
-            self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER, 0, 0)
-        self._signal(INDEX[kind], 0, vectors)
+        can_grow = not self._infos[kind].flags & uapi.IrqFlag.NORESIZE
+        if self._lines and (index < self._allocated or can_grow):
+            self._signal(kind, index, [fd])  # the others are left alone
+            self._allocated = max(self._allocated, index + 1)
+            return
+        before = self._fds(self._allocated)
+        if before:
+            # A fixed set of vectors can only be replaced. A message that the device sends in
+            # between is lost, so whoever needs several asks for the highest one first.
+            self._switch_off_all(kind)
+        try:
+            self._signal(kind, 0, [*self._fds(index), fd])
+        except BaseException:
+            if before:
+                self._signal(kind, 0, before)
+            raise
+        self._allocated = index + 1
 
-    def _signal(self, index: uapi.IrqIndex, start: int, fds: Sequence[int]) -> None:
+    def _fds(self, count: int) -> list[int]:
+        """The eventfds of the first `count` vectors, OFF where there is none."""
+        lines = (self._lines.get(number) for number in range(count))
+        return [line.fileno() if line else OFF for line in lines]
+
+    def _signal(self, kind: IrqKind, start: int, fds: Sequence[int]) -> None:
         flags = uapi.IrqSet.DATA_EVENTFD | uapi.IrqSet.TRIGGER
-        self._set(index, flags, start, len(fds), struct.pack(f"={len(fds)}i", *fds))
+        # Fewer vectors than asked for: the kernel says how many there are, and takes none.
+        possible = self._set(
+            INDEX[kind], flags, start, len(fds), struct.pack(f"={len(fds)}i", *fds)
+        )
+        if possible > 0:
+            raise HostError(
+                f"{self._name}: {possible} of {len(fds)} {kind.value} vectors can be had; "
+                "use fewer interrupts"
+            )
+
+    def _switch_off_all(self, kind: IrqKind) -> None:
+        self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER, 0, 0)
 
     def _set(
         self, index: uapi.IrqIndex, flags: uapi.IrqSet, start: int, count: int, data: bytes = b""
-    ) -> None:
+    ) -> int:
         size = ctypes.sizeof(uapi.IrqSetHeader) + len(data)
         header = uapi.IrqSetHeader(size, flags, index, start, count)
-        call(self._name, self._fd, uapi.Request.DEVICE_SET_IRQS, bytes(header) + data)
+        return call(self._name, self._fd, uapi.Request.DEVICE_SET_IRQS, bytes(header) + data)
 
     def _info(self, index: uapi.IrqIndex) -> uapi.IrqInfo:
         info = uapi.IrqInfo(argsz=ctypes.sizeof(uapi.IrqInfo), index=index)

@@ -1,0 +1,140 @@
+"""The device as a driver holds it: what it hands out, what it refuses, what closing ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.unit.specimens import BellModel, BellRegisters
+from uspace_drv import Driver, IrqKind, attach
+from uspace_drv.backends.virtual import VirtualDevice
+from uspace_drv.device import Device
+from uspace_drv.errors import (
+    ClosedError,
+    DeviceGone,
+    HostError,
+    NoDevice,
+    RegisterValueError,
+    UnsupportedError,
+)
+from uspace_drv.models import Bar, DeviceModel, PciIdentity
+from uspace_drv.pci.config import ConfigHeader
+from uspace_drv.testing import FaultyBackend
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Mute(DeviceModel):
+    """A device without interrupts."""
+
+    identity = PciIdentity(0x1234, 1)
+    bars = {2: Bar(BellRegisters, size=64)}
+
+
+@pytest.fixture
+def backend() -> Iterator[VirtualDevice]:
+    backend = VirtualDevice(BellModel("bell"))
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def device(backend: VirtualDevice) -> Iterator[Device]:
+    device = Device(backend, dma_bits=28)
+    yield device
+    device.close()
+
+
+def test_says_who_it_is(device: Device) -> None:
+    assert (device.address, device.via, device.can_reset) == ("bell", "virtual", True)
+    assert device.bar_sizes == {0: 4096}
+    assert ConfigHeader(device.config).device_id.read() == 0xBE11
+
+
+def test_hands_out_the_same_parts_each_time(device: Device) -> None:
+    assert device.bar(0) is device.bar(0)
+    assert device.irq(3) is device.irq(3)
+    assert device.dma is device.dma
+
+
+def test_no_such_bar(device: Device) -> None:
+    with pytest.raises(NoDevice, match="bell: no BAR 1; it has 0"):
+        device.bar(1)
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_no_such_interrupt(device: Device, index: int) -> None:
+    with pytest.raises(RegisterValueError, match=f"bell: no interrupt {index}; msi has 4"):
+        device.irq(index)
+
+
+def test_takes_the_best_kind_of_interrupt(backend: VirtualDevice) -> None:
+    assert (Device(backend).irq_kind, Device(backend).irq_count) == (IrqKind.MSI, 4)
+    forced = Device(backend, irq_kind=IrqKind.INTX)
+    assert (forced.irq_kind, forced.irq_count) == (IrqKind.INTX, 1)
+
+
+def test_kind_that_it_does_not_have(backend: VirtualDevice) -> None:
+    device = Device(backend, irq_kind=IrqKind.MSIX)
+    expected = "bell: no msix interrupts through virtual; it offers intx, msi"
+    with pytest.raises(UnsupportedError, match=expected):
+        device.irq(0)
+
+
+def test_device_without_interrupts() -> None:
+    with attach(Mute("mute"), Driver) as driver:
+        assert driver.device.irq_count == 0
+        with pytest.raises(UnsupportedError, match="mute: no interrupts through virtual: poll"):
+            driver.device.irq(0)
+        with pytest.raises(NoDevice, match="no BAR 0; it has 2"):
+            driver.device.bar(0)
+
+
+def test_reach_goes_to_dma(device: Device) -> None:
+    with pytest.raises(HostError, match="up to 0xfffffff;"):
+        device.dma.alloc(np.uint8, (1 << 28) - 4096 + 1)
+
+
+def test_bus_master(device: Device) -> None:
+    command = ConfigHeader(device.config).command
+    device.set_bus_master(True)
+    assert command.read().bus_master_enable
+    device.set_bus_master(False)
+    assert not command.read().bus_master_enable
+
+
+def test_no_reset(backend: VirtualDevice) -> None:
+    faulty = FaultyBackend(backend)
+    faulty.can_reset = False
+    with pytest.raises(UnsupportedError, match="bell: no reset through virtual"):
+        Device(faulty).reset()
+
+
+def test_all_ones_is_gone(backend: VirtualDevice) -> None:
+    faulty = FaultyBackend(backend)
+    device = Device(faulty)
+    device.check_present()
+    faulty.reads_all_ones = True
+    with pytest.raises(DeviceGone, match="bell: configuration space reads all ones"):
+        device.check_present()
+
+
+def test_close_ends_everything_that_it_handed_out(device: Device) -> None:
+    registers, irq, dma = BellRegisters(device.bar(0)), device.irq(0), device.dma
+    buffer = dma.alloc(np.uint8)
+    device.close()
+    device.close()
+    assert irq.closed
+    assert buffer.closed
+    for use in (
+        registers.magic.read,
+        irq.poll,
+        lambda: dma.alloc(np.uint8),
+        lambda: device.bar(0),
+        lambda: device.irq(0),
+        lambda: device.dma,
+    ):
+        with pytest.raises(ClosedError):
+            use()

@@ -1,0 +1,367 @@
+"""DMA memory: arrays with an IOVA, what is refused, what closing takes away and what it leaves."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.unit.specimens import WAIT
+from uspace_drv.dma import Dma, collect, publish
+from uspace_drv.errors import (
+    ClosedError,
+    DeviceError,
+    HostError,
+    RegisterValueError,
+    UnsupportedError,
+)
+from uspace_drv.models.iommu import Iommu
+from uspace_drv.port import Direction, Iova
+
+PAGE = mmap.PAGESIZE
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class PhysicalSpace:
+    """Fills the port's `DmaSpace` as without an IOMMU: each memory has one IOVA, far up."""
+
+    page_size = PAGE
+    ranges = None
+    entry_limit: int | None = None
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.unmapped: list[int] = []
+
+    def memory(self, size: int, reach: int) -> mmap.mmap:
+        return mmap.mmap(-1, size)
+
+    def map(self, address: int, size: int, iova: Iova | None, direction: Direction) -> Iova:
+        assert iova is None
+        return Iova(self.base)
+
+    def unmap(self, iova: Iova, size: int) -> None:
+        self.unmapped.append(iova)
+
+
+@pytest.fixture
+def iommu() -> Iommu:
+    return Iommu("bell", lambda: True)
+
+
+@pytest.fixture
+def dma(iommu: Iommu) -> Iterator[Dma]:
+    dma = Dma(iommu, "bell", 32)
+    yield dma
+    dma.close()
+
+
+def pages(count: int = 1) -> npt.NDArray[np.uint8]:
+    """Whole pages of ordinary memory."""
+    return np.frombuffer(mmap.mmap(-1, count * PAGE), np.uint8)
+
+
+def test_alloc_gives_zeroed_items_of_the_dtype(dma: Dma, iommu: Iommu) -> None:
+    item = np.dtype([("address", "<u8"), ("length", "<u4")])
+    buffer = dma.alloc(item, 10)
+    assert (buffer.array.dtype, buffer.array.shape, buffer.size) == (item, (10,), 120)
+    assert not buffer.array["address"].any()
+    buffer.array[1] = (0x1122334455667788, 7)
+    assert iommu.read(buffer.at(12), 8, "ring") == bytes.fromhex("8877665544332211")
+    iommu.write(buffer.at(8), b"\x09\0\0\0", "ring")
+    assert buffer.array["length"][0] == 9
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"), [(3, (3,)), ((2, 5), (2, 5)), ((), ()), (np.int32(4), (4,))]
+)
+def test_alloc_takes_counts_and_shapes(dma: Dma, count: Any, shape: tuple[int, ...]) -> None:
+    array = dma.alloc(np.uint16, count).array
+    assert array.shape == shape
+    assert array.flags.c_contiguous
+    assert array.ctypes.data % PAGE == 0
+
+
+@pytest.mark.parametrize("count", [0, -1, (4, 0), (-2, -3)])
+def test_alloc_of_nothing(dma: Dma, count: Any) -> None:
+    with pytest.raises(RegisterValueError, match=r"bell: a DMA buffer of .* has no memory"):
+        dma.alloc(np.uint8, count)
+
+
+@pytest.mark.parametrize("dtype", ["nonsense", object, [("next", "O")]])
+def test_alloc_of_what_is_no_plain_memory(dma: Dma, dtype: Any) -> None:
+    with pytest.raises(RegisterValueError, match=r"bell: .*(no dtype|Python objects)"):
+        dma.alloc(dtype, 4)
+
+
+@pytest.mark.parametrize("count", [1 << 50, 1 << 62, (1 << 40, 1 << 40), (1 << 32, 1 << 32)])
+def test_alloc_of_more_than_there_is(dma: Dma, count: Any) -> None:
+    with pytest.raises(HostError, match=r"bell: this machine has no 0x[0-9a-f]+ bytes"):
+        dma.alloc(np.uint64, count)
+    assert dma.alloc(np.uint8).iova == PAGE
+
+
+def test_what_fails_to_map_takes_no_iova(
+    dma: Dma, iommu: Iommu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> Iova:
+        raise HostError("no memory can be locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iommu, "map", refuse)
+        with pytest.raises(HostError, match="locked"):
+            dma.alloc(np.uint8)
+    assert (dma.buffers, dma._iovas and dma._iovas._taken) == ((), [])
+
+
+def test_reach_of_the_device(iommu: Iommu) -> None:
+    dma = Dma(iommu, "bell", 14)
+    assert [dma.alloc(np.uint8).iova for _ in range(3)] == [PAGE, 2 * PAGE, 3 * PAGE]
+    with pytest.raises(HostError, match="up to 0x3fff; 3 mappings exist"):
+        dma.alloc(np.uint8)
+    dma.close()
+
+
+def test_entry_limit_of_the_host(iommu: Iommu, dma: Dma) -> None:
+    iommu.entry_limit = 2
+    first, _ = dma.alloc(np.uint8), dma.alloc(np.uint8)
+    with pytest.raises(HostError, match="bell: 2 DMA mappings, and the kernel allows 2; close"):
+        dma.alloc(np.uint8)
+    first.close()
+    dma.alloc(np.uint8)
+
+
+def test_map_shows_the_array_itself(dma: Dma, iommu: Iommu) -> None:
+    array = pages(2)
+    with dma.map(array) as buffer:
+        iommu.write(buffer.at(PAGE + 1), b"seen", "ring")
+        assert array[PAGE + 1 : PAGE + 5].tobytes() == b"seen"
+        assert (buffer.size, dma.buffers) == (2 * PAGE, (buffer,))
+    assert dma.buffers == ()
+
+
+def test_map_twice_at_a_time_and_after_close(dma: Dma) -> None:
+    array = pages()
+    first, second = dma.map(array), dma.map(array)
+    assert first.iova != second.iova
+    first.close()
+    third = dma.map(first.array)
+    assert third.iova not in {second.iova, PAGE}
+    assert dma.buffers == (second, third)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (pages(2)[1:], "starts 0x1 bytes into a page"),
+        (np.zeros(3 * PAGE, np.uint8)[1:2], "starts .* bytes into a page"),
+        (pages(2).reshape(2, PAGE)[:, :8], "C-contiguous"),
+        (pages(2).reshape(2, PAGE).T, "C-contiguous"),
+        (pages(1)[::2], "C-contiguous"),
+        (pages(1)[:0], "with memory"),
+        (np.array([None] * 512), "Python objects"),
+    ],
+)
+def test_arrays_that_cannot_be_mapped(dma: Dma, array: npt.NDArray[Any], reason: str) -> None:
+    with pytest.raises(RegisterValueError, match=f"bell: .*{reason}"):
+        dma.map(array)
+    assert dma.buffers == ()
+
+
+def page_of_numpy() -> npt.NDArray[np.uint8]:
+    """An array that begins with a page, in memory that numpy owns."""
+    memory = np.zeros(3 * PAGE, np.uint8)
+    start = -memory.ctypes.data % PAGE
+    return memory[start:]
+
+
+def test_last_page_must_be_the_arrays_own(dma: Dma) -> None:
+    """What follows an array in its last page would be shown to the device too."""
+    array = page_of_numpy()
+    dma.map(array[:PAGE])
+    with pytest.raises(RegisterValueError, match="ends 0x64 bytes into a page"):
+        dma.map(array[: PAGE + 100])
+    dma.map(pages(2)[: PAGE + 100])  # a mapping of its own ends with its last page
+
+
+def test_read_only_memory_is_not_written(dma: Dma) -> None:
+    array = pages()
+    array.flags.writeable = False
+    with pytest.raises(RegisterValueError, match=r"read-only.*Direction\.TO_DEVICE"):
+        dma.map(array)
+    assert dma.map(array, Direction.TO_DEVICE).direction is Direction.TO_DEVICE
+
+
+def test_no_direction_at_all(dma: Dma) -> None:
+    with pytest.raises(RegisterValueError, match="may not use at all"):
+        dma.alloc(np.uint8, 1, Direction(0))
+
+
+def test_offsets_in_a_buffer(dma: Dma) -> None:
+    buffer = dma.alloc(np.uint8, 100)
+    assert buffer.at(99) == buffer.iova + 99
+    for offset in (-1, 100, PAGE):
+        with pytest.raises(RegisterValueError, match=r"outside of the DMA buffer \(0x64 bytes\)"):
+            buffer.at(offset)
+
+
+def test_closed_buffer_is_ordinary_memory(dma: Dma, iommu: Iommu) -> None:
+    buffer = dma.alloc(np.uint8, 16)
+    iova = buffer.iova
+    buffer.array[:] = 5
+    assert repr(buffer) == "<DmaBuffer IOVA 0x1000, 0x10 bytes, BOTH>"
+    buffer.close()
+    buffer.close()
+    assert buffer.closed
+    assert repr(buffer) == "<DmaBuffer closed, 0x10 bytes, BOTH>"
+    buffer.array[0] += 1
+    assert buffer.array.sum() == 81
+    uses: list[Callable[[], object]] = [lambda: buffer.iova, lambda: buffer.at(0)]
+    for use in uses:
+        with pytest.raises(ClosedError, match="the DMA buffer at IOVA 0x1000 is closed"):
+            use()
+    with pytest.raises(DeviceError, match=r"ring \(0x10\) carried .* was unmapped before"):
+        iommu.read(iova, 16, "ring (0x10)")
+
+
+def is_mapped(address: int) -> bool:
+    lines = Path("/proc/self/maps").read_text(encoding="ascii").splitlines()
+    spans = (line.split()[0].split("-") for line in lines)
+    return any(int(start, 16) <= address < int(end, 16) for start, end in spans)
+
+
+def test_memory_goes_with_its_last_array(dma: Dma) -> None:
+    """By counting references alone: a cycle would keep it until some later day."""
+    gc.disable()
+    try:
+        buffer = dma.alloc(np.uint8, PAGE)
+        view = buffer.array[10:20]
+        address, gone = buffer.array.ctypes.data, weakref.ref(buffer)
+        buffer.close()
+        del buffer
+        assert gone() is None
+        view[:] = 1
+        assert is_mapped(address)
+        del view
+        assert not is_mapped(address)
+    finally:
+        gc.enable()
+
+
+def test_memory_stays_while_the_device_has_it(dma: Dma, iommu: Iommu) -> None:
+    iova = dma.alloc(np.uint8, PAGE).iova
+    gc.collect()
+    iommu.write(iova, b"late", "ring")
+    assert dma.buffers[0].array[:4].tobytes() == b"late"
+
+
+def test_close_unmaps_everything_and_refuses_more(dma: Dma, iommu: Iommu) -> None:
+    buffers = [dma.alloc(np.uint8) for _ in range(3)]
+    dma.close()
+    dma.close()
+    assert all(buffer.closed for buffer in buffers)
+    assert iommu._mappings == []
+    uses: list[Callable[[], object]] = [lambda: dma.alloc(np.uint8), lambda: dma.map(pages())]
+    for use in uses:
+        with pytest.raises(ClosedError, match="bell: its DMA memory was unmapped"):
+            use()
+
+
+def test_array_of_a_buffer_cannot_be_replaced(dma: Dma) -> None:
+    """The device would go on writing to memory that nobody keeps."""
+    buffer = dma.alloc(np.uint8, 16)
+    with pytest.raises(AttributeError):
+        buffer.array = np.zeros(16, np.uint8)  # type: ignore[misc]
+
+
+def test_nothing_is_mapped_behind_the_back_of_close(dma: Dma, iommu: Iommu) -> None:
+    mapping, closing = threading.Event(), threading.Thread(target=dma.close)
+    inner = iommu.map
+
+    def slow_map(*arguments: Any) -> Iova:
+        closing.start()
+        mapping.wait(0.05)  # `close` has all the time to run, and waits
+        return inner(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iommu, "map", slow_map)
+        buffer = dma.alloc(np.uint8, 16)
+    closing.join(WAIT)
+    assert buffer.closed
+    assert dma.buffers == ()
+
+
+def test_close_goes_on_when_one_fails(
+    dma: Dma, iommu: Iommu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = dma.alloc(np.uint8), dma.alloc(np.uint8)
+    iommu.unmap(second.iova, PAGE)
+    with pytest.raises(DeviceError, match="nothing of 0x1000 bytes is mapped at 0x2000") as caught:
+        dma.close()
+    assert caught.value.__notes__ == [
+        f"while leaving: unmap {second!r}".replace("closed", "IOVA 0x2000")
+    ]
+    assert first.closed
+    assert second.closed
+
+
+def test_physical_memory_has_one_iova() -> None:
+    space = PhysicalSpace(0x7000)
+    dma = Dma(space, "bell", 32)
+    array = pages()
+    first, second = dma.map(array), dma.map(array)
+    assert first.iova == second.iova == 0x7000
+    first.close()
+    second.close()
+    assert space.unmapped == [0x7000, 0x7000]
+
+
+def test_physical_memory_out_of_reach_is_let_go() -> None:
+    space = PhysicalSpace(1 << 32)
+    dma = Dma(space, "bell", 32)
+    expected = "bell: the memory is at 0x100000000, past the device's reach 0xffffffff"
+    with pytest.raises(UnsupportedError, match=expected):
+        dma.alloc(np.uint8)
+    assert (space.unmapped, dma.buffers) == ([1 << 32], ())
+
+
+def test_many_threads_share_it(dma: Dma, iommu: Iommu) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(50):
+                with dma.alloc(np.uint8, 8) as buffer:
+                    iommu.write(buffer.iova, b"12345678", "ring")
+                    assert buffer.array.tobytes() == b"12345678"
+        except BaseException as failure:  # noqa: BLE001 - shown by the assertion
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert failures == []
+    assert iommu._mappings == []
+
+
+def test_publish_stores_and_collect_reads() -> None:
+    class Doorbell:
+        rung: list[int] = []
+
+        def write(self, value: int, /) -> None:
+            self.rung.append(value)
+
+    publish(Doorbell(), 7)
+    assert Doorbell.rung == [7]
+    assert collect(lambda: 5) == 5

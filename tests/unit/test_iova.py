@@ -1,0 +1,129 @@
+"""Where mappings go: never over one another, always inside, a freed place rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from uspace_drv.errors import HostError
+from uspace_drv.iova import IovaAllocator
+from uspace_drv.port import Iova, IovaRange
+
+PAGE = 0x1000
+ANYTHING = [IovaRange(0, (1 << 64) - 1)]
+
+
+def allocator(ranges: list[IovaRange] = ANYTHING, reach: int = (1 << 64) - 1) -> IovaAllocator:
+    return IovaAllocator(ranges, PAGE, reach, "bell")
+
+
+def test_page_zero_is_nobodys_and_the_rest_follows_in_order() -> None:
+    iovas = allocator()
+    assert [iovas.take(size) for size in (PAGE, 3 * PAGE, PAGE)] == [PAGE, 2 * PAGE, 5 * PAGE]
+
+
+def test_freed_place_rests_until_the_end_was_reached() -> None:
+    iovas = allocator(reach=5 * PAGE - 1)
+    first = iovas.take(PAGE)
+    iovas.give_back(first, PAGE)
+    assert [iovas.take(PAGE) for _ in range(4)] == [2 * PAGE, 3 * PAGE, 4 * PAGE, first]
+
+
+@pytest.mark.parametrize("bits", [13, 28, 32])
+def test_reach_of_the_device_is_the_end(bits: int) -> None:
+    iovas = allocator(reach=(1 << bits) - 1)
+    assert iovas.take((1 << bits) - PAGE) == PAGE
+    with pytest.raises(HostError) as caught:
+        iovas.take(PAGE)
+    assert str(caught.value) == (
+        f"bell: no 0x1000 bytes of IOVA are free up to {(1 << bits) - 1:#x}; "
+        "1 mappings exist: close some"
+    )
+
+
+def test_more_than_there_can_be() -> None:
+    with pytest.raises(HostError, match="0 mappings exist: ask for less"):
+        allocator(reach=(1 << 28) - 1).take(1 << 28)
+    with pytest.raises(HostError):
+        allocator(reach=0xFFF).take(PAGE)
+
+
+def test_holes_of_the_host_are_left_out() -> None:
+    hole = [IovaRange(0, 0x2FFF), IovaRange(0x5800, 0x8FFF)]
+    iovas = allocator(hole)
+    assert [iovas.take(PAGE) for _ in range(4)] == [0x1000, 0x2000, 0x6000, 0x7000]
+
+
+@dataclass
+class Twin:
+    """The slow and obvious way: a set of the pages that are taken."""
+
+    usable: set[int]
+    taken: dict[int, int] = field(default_factory=dict)
+
+    def pages(self) -> set[int]:
+        return {page for iova, size in self.taken.items() for page in range(iova, iova + size)}
+
+    def fits(self, size: int) -> bool:
+        free = self.usable - self.pages()
+        return any(all(page + n in free for n in range(size)) for page in free)
+
+
+sizes = some.integers(1, 6)
+halves = some.integers(0, 0x60).map(lambda count: count * PAGE // 2)
+bounds = some.lists(halves, min_size=2, max_size=6, unique=True).map(sorted)
+steps = some.lists(some.one_of(sizes, some.none()), max_size=60)
+
+
+@given(bounds, some.integers(0, 0x30 * PAGE), steps, some.randoms(use_true_random=False))
+def test_against_the_twin(
+    edges: list[int], reach: int, plan: list[int | None], luck: object
+) -> None:
+    ranges = [IovaRange(*edges[n : n + 2]) for n in range(0, len(edges) - 1, 2)]
+    iovas = allocator(ranges, reach)
+    twin = Twin(
+        {
+            page
+            for each in ranges
+            for page in range(1, 0x31)
+            if each.start <= page * PAGE and (page + 1) * PAGE - 1 <= min(each.end, reach)
+        }
+    )
+    for step in plan:
+        if step is None:
+            if twin.taken:
+                iova = luck.choice(sorted(twin.taken))  # type: ignore[attr-defined]
+                iovas.give_back(Iova(iova * PAGE), twin.taken.pop(iova) * PAGE)
+            continue
+        try:
+            found = iovas.take(step * PAGE)
+        except HostError:
+            assert not twin.fits(step)
+            continue
+        assert found % PAGE == 0
+        wanted = set(range(found // PAGE, found // PAGE + step))
+        assert wanted <= twin.usable - twin.pages()
+        twin.taken[found // PAGE] = step
+
+
+@given(some.lists(sizes, min_size=1, max_size=20))
+def test_nothing_is_handed_out_again_before_the_end_was_reached(plan: list[int]) -> None:
+    iovas = allocator()
+    ends = [0]
+    for size in plan:
+        found = iovas.take(size * PAGE)
+        assert found >= ends[-1]
+        ends.append(found + size * PAGE)
+        iovas.give_back(found, size * PAGE)
+
+
+def test_thousands_of_mappings() -> None:
+    iovas = allocator()
+    taken = [iovas.take(PAGE) for _ in range(20_000)]
+    assert taken == list(range(PAGE, 20_001 * PAGE, PAGE))
+    for iova in taken[::2] + taken[1::2]:
+        iovas.give_back(iova, PAGE)
+    assert iovas._taken == []
