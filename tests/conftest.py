@@ -17,6 +17,12 @@ pytest_plugins = ["uspace_drv.testing.pytest_plugin"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "via(way): runs only where --device is opened that way")
+    if not config.getoption("--device"):  # a guest is slow, and has no use for it
+        from hypothesis import settings  # noqa: PLC0415
+
+        # The same examples each time, and no timing decides a test.
+        settings.register_profile("here", derandomize=True, deadline=None)
+        settings.load_profile("here")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

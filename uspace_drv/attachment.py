@@ -9,6 +9,7 @@ lock given back. Ctrl-C and SIGTERM take the same way out.
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from uspace_drv.backends.uio import UioDevice
 from uspace_drv.backends.vfio import VfioDevice
+from uspace_drv.backends.vfio_user import VfioUserDevice
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.device import Device
 from uspace_drv.driver import Driver
@@ -31,9 +33,13 @@ from uspace_drv.port import Backend, IrqKind
 from uspace_drv.teardown import Teardown
 
 D = TypeVar("D", bound=Driver)
+SignalHandler = Callable[[int, FrameType | None], Any] | signal.Handlers
 
 REMOVE_TIMEOUT = 5.0
 """Seconds that `remove` gets before the device is taken away from it."""
+
+VIAS = ("vfio", "uio")
+"""The names that `via` knows: how a PCI function can be opened."""
 
 _ways_out: list[Teardown] = []
 """Those of all devices that are attached now: what a program forgets is left when it ends."""
@@ -53,12 +59,14 @@ class Attachment(Generic[D]):
         """Let the driver make ready, then keep the device off the bus."""
         self.driver._stop_interrupts()
         self.driver.suspend()
+        self.driver._is_suspended = True
         self.driver.device.set_bus_master(False)
 
     def resume(self) -> None:
         """Undo `suspend`."""
         self.driver.device.set_bus_master(True)
         self.driver.resume()
+        self.driver._is_suspended = False
         self.driver._start_interrupts()
 
     def reset(self) -> None:
@@ -109,9 +117,11 @@ def attach(
 ) -> Attachment[Any]:
     """Open a device and start its driver.
 
-    `address` is '0000:00:04.0', 'uio:uio0', 'virtual:edu', or a model, or an open backend, which is
-    then closed with the rest. Without `driver` the installed one that matches is taken. `via` is
-    'vfio' or 'uio'; without it, what the function is bound to says. Raises any `UspaceError`.
+    `address` is '0000:00:04.0', 'uio:uio0', 'virtual:edu', 'vfio-user:PATH' (a server's socket;
+    'vfio-user:PATH?spin=0.0001' keeps the processor busy for so many seconds of a wait for it), or
+    a model, or an open backend, which is then closed with the rest. Without `driver` the installed
+    one that matches is taken. `via` is 'vfio' or 'uio'; without it, what the function is bound to
+    says. Raises any `UspaceError`.
     """
     way_out = Teardown()
     try:
@@ -122,6 +132,7 @@ def attach(
             )
         else:
             backend = VirtualDevice(address) if isinstance(address, DeviceModel) else address
+            _refuse_what_is_no_device(backend)
             _refuse_via(backend.address, via)
         way_out.push("close the backend", backend.close)
         if driver is None:
@@ -145,7 +156,7 @@ def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
     device.set_bus_master(True)
     way_out.push("bus master off", lambda: device.set_bus_master(False))
     started.probe()
-    way_out.push("remove", lambda: _within(REMOVE_TIMEOUT, started.remove, device.address))
+    way_out.push("remove", lambda: _remove(started))
     way_out.push("stop interrupt handlers", started._stop_interrupts)
     started._start_interrupts()
     return started
@@ -162,6 +173,9 @@ def open_backend(
     if where.scheme is Scheme.VIRTUAL:
         _refuse_via(str(where), via)
         return VirtualDevice(_model(where))
+    if where.scheme is Scheme.VFIO_USER:
+        _refuse_via(str(where), via)
+        return VfioUserDevice.from_options(where.rest, where.parameters)
     bus = PciBus()
     function = bus.function(function_behind(where))
     chosen = via or ("uio" if function.driver == UIO else "vfio")
@@ -169,7 +183,16 @@ def open_backend(
         return UioDevice(function.address, bus, unsafe_dma_without_iommu=unsafe_dma_without_iommu)
     if chosen == "vfio":
         return VfioDevice(function.address, bus)
-    raise UnsupportedError(f"{where}: no backend is called {chosen!r}; there are vfio and uio")
+    raise UnsupportedError(
+        f"{where}: no backend is called {chosen!r}; there are {' and '.join(VIAS)}"
+    )
+
+
+def _refuse_what_is_no_device(backend: object) -> None:
+    if isinstance(backend, type):
+        raise NoDevice(f"attach() takes a device, not a class: write {backend.__name__}()")
+    if not hasattr(backend, "bar_sizes"):
+        raise NoDevice(f"attach() takes an address, a model or an open backend, not {backend!r}")
 
 
 def _refuse_via(address: str, via: str | None) -> None:
@@ -195,15 +218,18 @@ def _model(where: DeviceAddress) -> DeviceModel:
     plugin = plugin_named(where.rest)
     if plugin.model is None:
         raise NoDevice(f"{where}: the plugin {where.rest} brings no model")
-    if where.options:
-        raise NoDevice(f"{where}: the model takes no options")
-    return plugin.model(str(where))
+    return plugin.model.from_options(str(where), where.parameters)
 
 
 def _match(backend: Backend) -> type[Driver]:
     if backend.config is None:
         raise NoDriver(f"{backend.address}: has no PCI ids to match; name the driver")
     return driver_for(read_ids(backend.config), backend.address)
+
+
+def _remove(driver: Driver) -> None:
+    if not driver._is_suspended:  # it has quieted the device already
+        _within(REMOVE_TIMEOUT, driver.remove, driver.device.address)
 
 
 def _within(seconds: float, function: Callable[[], None], where: str) -> None:
@@ -230,26 +256,32 @@ def _within(seconds: float, function: Callable[[], None], where: str) -> None:
 
 
 def _enter(way_out: Teardown) -> None:
-    """See to it that the way out is taken at the end of the process, be it by SIGTERM.
+    """See to it that the way out is taken at the end of the process, be it by SIGTERM or SIGHUP.
 
-    A program that has its own idea of SIGTERM keeps it.
+    A program that has its own idea of these signals keeps it.
     """
     _ways_out.append(way_out)
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _unwind)
+    _exchange_handlers(signal.SIG_DFL, _unwind)
 
 
 def _leave(way_out: Teardown, error: BaseException | None = None) -> None:
-    """Take the way out; the last one to do so puts SIGTERM back as it was."""
+    """Take the way out; the last one to do so puts the signals back as they were."""
     try:
         way_out.run(error)
     finally:
         if way_out in _ways_out:
             _ways_out.remove(way_out)
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and not _ways_out and signal.getsignal(signal.SIGTERM) is _unwind:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not _ways_out:
+            _exchange_handlers(_unwind, signal.SIG_DFL)
+
+
+def _exchange_handlers(old: SignalHandler, new: SignalHandler) -> None:
+    """Python lets only the main thread do this."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is old:
+            signal.signal(number, new)
 
 
 @atexit.register
@@ -257,6 +289,10 @@ def _leave_all() -> None:
     """Leave what was forgotten, or what a signal kept from being left."""
     while _ways_out:
         _leave(_ways_out[-1])
+
+
+# The devices stay with the process that opened them.
+os.register_at_fork(after_in_child=_ways_out.clear)
 
 
 def _unwind(number: int, frame: FrameType | None) -> NoReturn:

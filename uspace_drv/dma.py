@@ -12,16 +12,18 @@ import mmap
 from collections.abc import Callable, Sequence
 from operator import index
 from threading import RLock
-from typing import Any, Protocol, Self, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from uspace_drv.errors import ClosedError, HostError, RegisterValueError, UnsupportedError
 from uspace_drv.iova import IovaAllocator
 from uspace_drv.native import read_barrier, write_barrier
 from uspace_drv.port import Direction, DmaSpace, Iova
 from uspace_drv.teardown import Teardown
+
+# numpy takes as long to load as all the rest, and who serves a model needs no arrays.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -142,6 +144,8 @@ class Dma:
         direction: Direction = Direction.BOTH,
     ) -> DmaBuffer:
         """Map new zeroed memory: an array of `count` items (or of that shape) of `dtype`."""
+        import numpy as np  # noqa: PLC0415 - see above
+
         item = _plain(dtype, self.name)
         shape = tuple(map(index, count if isinstance(count, tuple) else (count,)))
         size = math.prod(shape) * item.itemsize
@@ -234,6 +238,8 @@ class Dma:
 
 def _plain(dtype: npt.DTypeLike, name: str) -> np.dtype[Any]:
     """The dtype, if its items are all in the array: a pointer would mean nothing to the device."""
+    import numpy as np  # noqa: PLC0415 - see above
+
     try:
         item = np.dtype(dtype)
     except (TypeError, ValueError) as error:
@@ -262,6 +268,8 @@ def _check_mappable(array: npt.NDArray[Any], page: int, name: str) -> None:
 
 def _owner(array: npt.NDArray[Any]) -> object:
     """Whose memory it is, behind all views."""
+    import numpy as np  # noqa: PLC0415 - see above
+
     owner: Any = array
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj

@@ -29,6 +29,7 @@ class Driver:
     def __init__(self, device: Device) -> None:
         self.device = device
         self._interrupts = InterruptLoop(device.address)
+        self._is_suspended = False
 
     def probe(self) -> None:
         """Take the device into use: check that it is the right one, set it up."""

@@ -6,10 +6,11 @@ same thread runs in order when no interrupt is waiting, as the kernel does with 
 
 from __future__ import annotations
 
+import logging
 import selectors
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -17,17 +18,24 @@ from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout, LayoutError
 from uspace_drv.eventfd import EventFd
 from uspace_drv.irq import Irq
 
+log = logging.getLogger(__name__)
+
 QUEUE_LIMIT = 1024
 """Pieces of deferred work that may wait; more means that the driver does not keep up."""
 
 STOP_TIMEOUT = 5.0
 """Seconds that a running handler gets to return when the device is left."""
 
+Served = tuple[Irq, Callable[[], int], Callable[[], None]]
+"""An interrupt, how to take what came of it, and its handler."""
+
 Handler = TypeVar("Handler", bound=Callable[[Any], None])
 
 
 def interrupt(index: int = 0) -> Callable[[Handler], Handler]:
     """Declare a driver's method as the handler of interrupt `index`."""
+    if not isinstance(index, int):
+        raise LayoutError(f"@interrupt takes the number of an interrupt, not {index!r}")
 
     def mark(method: Handler) -> Handler:
         method.__interrupt__ = index  # type: ignore[attr-defined]
@@ -69,12 +77,18 @@ class InterruptLoop:
         self._wake: EventFd | None = None
 
     def start(self, handlers: Mapping[Irq, Callable[[], None]]) -> None:
-        """Call each handler when its interrupt fires, until `stop()`."""
+        """Call each handler when its interrupt fires, until `stop()`; nobody else may wait then."""
+        with ExitStack() as reserving:
+            served = [
+                (irq, reserving.enter_context(irq.reserved()), handler)
+                for irq, handler in handlers.items()
+            ]
+            seats = reserving.pop_all()
         self._stopping = False
         self._wake = EventFd()
         self._thread = threading.Thread(
             target=self._run,
-            args=(dict(handlers), self._wake),
+            args=(seats, served, self._wake),
             name=f"{self._name} interrupts",
             daemon=True,  # a program that forgets to leave can still end
         )
@@ -113,17 +127,18 @@ class InterruptLoop:
             failure, self._failure = self._failure, None
             raise failure
 
-    def _run(self, handlers: dict[Irq, Callable[[], None]], wake: EventFd) -> None:
+    def _run(self, seats: ExitStack, served: Sequence[Served], wake: EventFd) -> None:
         try:
-            with ExitStack() as seats:
+            with seats:
                 selector = seats.enter_context(selectors.DefaultSelector())
                 selector.register(wake, selectors.EVENT_READ)
-                for irq, handler in handlers.items():
-                    take = seats.enter_context(irq.reserved())
-                    selector.register(irq, selectors.EVENT_READ, (irq, take, handler))
+                for each in served:
+                    selector.register(each[0], selectors.EVENT_READ, each)
                 while not self._stopping:
                     self._serve(selector, wake)
-        except BaseException as failure:  # noqa: BLE001 - it is raised in the thread that leaves
+        except BaseException as failure:
+            # It is raised in the thread that leaves; until then, somebody should know.
+            log.exception("%s: a handler failed, and no other will be called", self._name)
             self._failure = failure
 
     def _serve(self, selector: selectors.BaseSelector, wake: EventFd) -> None:

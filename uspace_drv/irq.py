@@ -72,7 +72,8 @@ class Irq:
         busy, which saves the wake-up (some 20 µs); after that the thread sleeps.
         """
         deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
-        with self._as_waiter():
+        token = self._enter()  # without a context manager: each microsecond here delays the driver
+        try:
             while self._sleep(deadline, spin):
                 fired = self._take()
                 if fired:
@@ -82,6 +83,8 @@ class Irq:
                 f"{self.name}: no interrupt within {deadline.timeout:.3f} s; "
                 f"{self.count} came before"
             )
+        finally:
+            self._leave(token)
 
     def __await__(self) -> Generator[object, None, int]:
         """Wait in asyncio, without a deadline of its own: use `asyncio.timeout()`."""
@@ -134,6 +137,14 @@ class Irq:
 
     @contextmanager
     def _as_waiter(self) -> Iterator[object]:
+        token = self._enter()
+        try:
+            yield token
+        finally:
+            self._leave(token)
+
+    def _enter(self) -> object:
+        """Take the seat, if it is free."""
         token = object()
         with self._seat:
             self._check_open()
@@ -142,15 +153,17 @@ class Irq:
             self._waiter = token
         try:
             self.rearm()
-            yield token
-        finally:
+        except BaseException:
             self._leave(token)
+            raise
+        return token
 
     def _leave(self, token: object) -> None:
         with self._seat:
             if self._waiter is token:
                 self._waiter = None
-                self._seat.notify_all()
+                if self._closed:  # only `close()` waits for that
+                    self._seat.notify_all()
 
     def _send_waiter_away(self) -> None:
         self._wake.signal()

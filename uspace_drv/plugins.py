@@ -29,17 +29,25 @@ class Plugin:
     model: type[DeviceModel] | None = None
 
     def __post_init__(self) -> None:
-        driver: object = self.driver  # what foreign code gave, whatever it promised
-        if not (isinstance(driver, type) and issubclass(driver, Driver)):
-            raise LayoutError(
-                f"Plugin(driver={driver!r}): expected a subclass of uspace_drv.Driver"
-            )
+        _require_subclass("driver", self.driver, Driver)
+        if self.model is not None:
+            _require_subclass("model", self.model, DeviceModel)
+        if not isinstance(self.registers, Mapping):
+            raise LayoutError(f"Plugin(registers={self.registers!r}): expected {{bar: table}}")
+        for table in self.registers.values():
+            _require_subclass("registers", table, RegisterBlock)
         for entry in self.driver.id_table:
             if not isinstance(entry, Match):
                 raise LayoutError(
                     f"{self.driver.__name__}.id_table has {entry!r}; "
                     "expected PciId, Modalias or UioName"
                 )
+
+
+def _require_subclass(what: str, given: object, base: type) -> None:
+    """Check what foreign code gave, whatever it promised."""
+    if not (isinstance(given, type) and issubclass(given, base)):
+        raise LayoutError(f"Plugin({what}={given!r}): expected a subclass of {base.__name__}")
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,12 @@ class Installed:
 @cache
 def installed_plugins() -> Sequence[Installed]:
     """Every plugin that is installed, by name, the broken ones too."""
-    return [_load(entry) for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)]
+    return [_load(entry) for entry in _entries()]
 
 
 def plugin_named(name: str) -> Plugin:
     """The plugin of that name, or `NoDriver` with what there is."""
-    named = [found for found in installed_plugins() if found.name == name]
+    named = [_load(entry) for entry in _entries() if entry.name == name]  # no other is imported
     if not named:
         raise NoDriver(f"no driver is called {name!r}; installed: {_names(installed_plugins())}")
     if len(named) > 1:
@@ -80,12 +88,21 @@ def plugins_for(ids: Identity) -> Sequence[Installed]:
     ]
 
 
-def driver_for(ids: FunctionIds, address: str) -> type[Driver]:
-    """The driver that fits, or `NoDriver` with those that were tried."""
+def plugin_for(ids: FunctionIds, address: str) -> Plugin:
+    """The first plugin that fits, or `NoDriver` with those that were tried."""
     for found in plugins_for(ids):
         if found.plugin:
-            return found.plugin.driver
+            return found.plugin
     raise NoDriver(f"{address}: no driver for {ids}; tried {_names(installed_plugins())}")
+
+
+def driver_for(ids: FunctionIds, address: str) -> type[Driver]:
+    """The driver of `plugin_for`."""
+    return plugin_for(ids, address).driver
+
+
+def _entries() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
 
 
 def _load(entry: EntryPoint) -> Installed:

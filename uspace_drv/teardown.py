@@ -58,7 +58,7 @@ def _signals_held() -> Iterator[None]:
         came.append(number)
 
     # SIGINT comes back last: what Ctrl-C then interrupts has nothing more to put back.
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     try:
         for number, handler in handlers.items():
             if handler is not None:  # None is a handler in C, which Python could not put back

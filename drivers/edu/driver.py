@@ -1,7 +1,5 @@
 """A driver for QEMU's edu device (QEMU docs/specs/edu.rst)."""
 
-import numpy as np
-
 from uspace_drivers.edu.registers import (
     BUFFER_OFFSET,
     TRANSFER_LIMIT,
@@ -51,13 +49,13 @@ class Edu(Driver):
 
     def store(self, data: bytes, timeout: float = 1.0) -> None:
         """Copy up to 4095 bytes into the device's buffer by DMA."""
-        with self.device.dma.alloc(np.uint8, len(data), Direction.TO_DEVICE) as memory:
-            memory.array[:] = np.frombuffer(data, np.uint8)
+        with self.device.dma.alloc("u1", len(data), Direction.TO_DEVICE) as memory:
+            memory.array[:] = memoryview(data)
             self._transfer(memory.iova, BUFFER_OFFSET, len(data), Command(run=True), timeout)
 
     def load(self, size: int = TRANSFER_LIMIT, timeout: float = 1.0) -> bytes:
         """Copy the first bytes of the device's buffer out by DMA."""
-        with self.device.dma.alloc(np.uint8, size, Direction.FROM_DEVICE) as memory:
+        with self.device.dma.alloc("u1", size, Direction.FROM_DEVICE) as memory:
             command = Command(run=True, to_memory=True)
             self._transfer(BUFFER_OFFSET, memory.iova, size, command, timeout)
             return memory.array.tobytes()
@@ -66,7 +64,7 @@ class Edu(Driver):
         """Try registers, interrupt, and DMA both ways."""
         self.require(self.is_alive(), "the liveness register does not invert")
         self.require(self.factorial(10) == 3628800, "10! is wrong")
-        pattern = np.arange(TRANSFER_LIMIT, dtype=np.uint16).astype(np.uint8).tobytes()
+        pattern = bytes(n & 0xFF for n in range(TRANSFER_LIMIT))
         self.store(pattern)
         self.require(self.load() == pattern, "DMA did not bring back what it took")
 

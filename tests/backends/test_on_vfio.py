@@ -166,6 +166,7 @@ def as_nobody(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str
     """
     lock_down = textwrap.dedent(f"""
         import os, resource
+        import numpy
         from uspace_drv import attach
         from uspace_drv.plugins import installed_plugins
         installed_plugins()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from uspace_drivers.edu import EduModel
 from uspace_drv import attachment, plugins
-from uspace_drv.cli import info, listing, main
+from uspace_drv.cli import info, listing, main, session
 from uspace_drv.pci.sysfs import PciBus
 
 Uspace = Callable[..., Result]
@@ -29,8 +30,23 @@ def uspace() -> Uspace:
     return run
 
 
+@pytest.fixture(autouse=True)
+def only_our_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide what else is installed on this machine: our own and what a test adds are left."""
+
+    def ours(group: str) -> list[EntryPoint]:
+        packages = {"uspace_drivers", *(path.stem for path in tmp_path.glob("*_plugin.py"))}
+        found = entry_points(group=group)
+        return [each for each in found if each.module.partition(".")[0] in packages]
+
+    monkeypatch.setattr(plugins, "entry_points", ours)
+    plugins.installed_plugins.cache_clear()
+    yield
+    plugins.installed_plugins.cache_clear()
+
+
 @pytest.fixture
-def add_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+def add_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Install a plugin: a module and the metadata that names it; returns the folder."""
 
     def add(name: str, source: str) -> Path:
@@ -43,9 +59,7 @@ def add_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         return tmp_path
 
     monkeypatch.syspath_prepend(tmp_path)
-    plugins.installed_plugins.cache_clear()
-    yield add
-    plugins.installed_plugins.cache_clear()
+    return add
 
 
 class Machine:
@@ -79,8 +93,8 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Let `list` and `info` see that machine instead of this one."""
+    """Let commands see that machine instead of this one."""
     made = Machine(tmp_path / "machine")
-    for module in (attachment, info, listing):
+    for module in (attachment, info, listing, session):
         monkeypatch.setattr(module, "PciBus", partial(PciBus, made.root))
     return made

@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from uspace_drivers.edu import Edu
-from uspace_drv import IrqKind
+from uspace_drv import IrqKind, plugins
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.cli.output import tick
 from uspace_drv.errors import UnsupportedError
@@ -32,7 +32,7 @@ def test_one_way_to_signal(uspace: Uspace) -> None:
 
 
 def test_a_step_that_fails(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Edu, "load", lambda _: b"something else")
+    monkeypatch.setattr(Edu, "load", lambda *_: b"something else")
     result = uspace("demo")
     assert result.exit_code == 1
     assert " ✗ DMA from device virtual:edu: other bytes came back" in result.stdout
@@ -55,6 +55,15 @@ def test_what_cannot_be_done_is_left_out(uspace: Uspace, monkeypatch: pytest.Mon
     assert "left out: no MSI through virtual\n" in result.stdout
     assert " - DMA to device   left out: no DMA here" in result.stdout
     assert "3 steps passed, 0 failed" in result.stdout
+
+
+def test_without_the_plugin_it_says_so(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [])
+    plugins.installed_plugins.cache_clear()
+    result = uspace("demo")
+    plugins.installed_plugins.cache_clear()
+    assert result.exit_code == 1
+    assert result.stderr == "error: no driver is called 'edu'; installed: none\n"
 
 
 def test_a_device_that_is_not_there(uspace: Uspace) -> None:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 
 from uspace_drivers.edu import Edu, EduModel
-from uspace_drv import Plugin, RegisterBlock, array, ro, rw
+from uspace_drv import Plugin, RegisterBlock, array, plugins, ro, rw
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.cli import dump
 
@@ -93,10 +93,11 @@ def test_a_bar_without_a_table(uspace: Uspace) -> None:
 
 
 def test_a_device_that_nobody_knows(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dump, "plugins_for", lambda _: [])
+    monkeypatch.setattr(plugins, "plugins_for", lambda _: [])
     result = uspace("dump", "virtual:edu")
     assert result.exit_code == 1
-    assert "no plugin has a table for 1234:11e8; name one that has: --driver" in result.stderr
+    assert "no driver for 1234:11e8; tried " in result.stderr
+    assert "; to use the tables of another: --driver NAME" in result.stderr
 
 
 def test_a_device_that_is_gone(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,8 @@ def test_as_a_table(uspace: Uspace, machine: Machine) -> None:
     assert lines[0].split() == ["address", "id", "name", "driver", "group", "plugin"]
     assert lines[1].startswith("0000:00:04.0  1234:11e8  ")
     assert lines[1].endswith("vfio-pci  7      edu")
-    assert lines[-1].startswith("virtual:edu   A device that computes")
+    (edu,) = (line.split() for line in lines if line.startswith("virtual:edu"))
+    assert edu[1:4] == ["A", "device", "that"]
 
 
 def test_this_machine_can_be_listed(uspace: Uspace) -> None:
@@ -94,5 +95,5 @@ def test_a_broken_plugin_is_listed_with_its_reason(
     assert facts["broken"] == "ModuleNotFoundError: No module named 'nowhere_to_be_found'"
     assert (facts["verbs"], facts["model"]) == ([], None)
     assert "reason  ModuleNotFoundError: No module" in uspace("drivers").stdout
-    assert "shaky  broken: ModuleNotFoundError" in uspace("run", "--help").stdout
+    assert "shaky broken: ModuleNotFoundError" in " ".join(uspace("run", "--help").stdout.split())
     assert "driver shaky (shaky_plugin:plugin) is broken" in uspace("run", "shaky").stderr

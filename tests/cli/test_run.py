@@ -87,7 +87,7 @@ def test_help_of_a_verb(uspace: Uspace) -> None:
         ((*EDU, "factoral", "5"), 2, "no verb is called 'factoral'; did you mean factorial?"),
         (("run", "edu", "nonsense", "factorial", "5"), 1, "error: 'nonsense' is not a device"),
         (("run", "edu", "virtual:nope", "identify"), 1, "error: no driver is called 'nope'"),
-        ((*EDU, "factorial", "--", "-1"), 1, "error: factorial (0x8): -0x1 does not fit 32 bits"),
+        ((*EDU, "factorial", "--", "-1"), 1, "error: virtual:edu bar 0 factorial (0x8): -0x1"),
         ((*EDU, "store", "00" * 4096), 1, "error: virtual:edu: 4096 bytes are more than"),
     ],
 )

@@ -132,3 +132,77 @@ def test_remembers_only_so_many(iommu: Iommu) -> None:
         iommu.read(PAGE, 1, "x")
     with pytest.raises(DeviceError, match="unmapped before"):
         iommu.read(2 * PAGE, 1, "x")
+
+
+class Shared:
+    """Memory of a peer."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = bytearray(size)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self.bytes[offset : offset + size])
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.bytes[offset : offset + len(data)] = data
+
+
+def test_a_transfer_may_touch_several_mappings_of_a_peer(iommu: Iommu) -> None:
+    """An operating system's pages lie side by side for the device, and elsewhere in memory."""
+    parts = [Shared(PAGE) for _ in range(3)]
+    for number, part in enumerate(parts, 4):
+        iommu.attach(number * PAGE, PAGE, part, Direction.BOTH)
+    data = bytes(n * 7 & 0xFF for n in range(2 * PAGE))
+    iommu.write(4 * PAGE + 100, data, "x")
+    assert iommu.read(4 * PAGE + 100, 2 * PAGE, "x") == data
+    assert parts[1].bytes == data[PAGE - 100 : 2 * PAGE - 100]
+    assert parts[2].bytes[:100] == data[-100:]
+
+
+def test_all_of_a_transfer_is_checked_before_any_of_it(iommu: Iommu) -> None:
+    part = Shared(PAGE)
+    iommu.attach(PAGE, PAGE, part, Direction.BOTH)
+    iommu.attach(2 * PAGE, PAGE, Shared(PAGE), Direction.TO_DEVICE)
+    with pytest.raises(DeviceError, match=r"x carried IOVA 0x1000 .* mapped TO_DEVICE only"):
+        iommu.write(PAGE, b"\xff" * (PAGE + 1), "x")
+    with pytest.raises(DeviceError, match="runs past the end of its mapping"):
+        iommu.read(PAGE, 2 * PAGE + 1, "x")
+    assert part.bytes == bytes(PAGE)
+
+
+def test_detach_takes_all_inside_and_cuts_nothing(iommu: Iommu) -> None:
+    for number in (1, 2, 4):
+        iommu.attach(number * PAGE, PAGE, Shared(PAGE), Direction.BOTH)
+    for iova, size in ((PAGE + 1, 4 * PAGE), (PAGE, 2 * PAGE - 1)):
+        with pytest.raises(DeviceError, match=r"unmapping .* would cut the mapping of 0x1000"):
+            iommu.detach(iova, size)
+    assert [mapping.iova for mapping in iommu.detach(PAGE, 3 * PAGE)] == [PAGE, 2 * PAGE]
+    with pytest.raises(DeviceError, match="was unmapped before"):
+        iommu.read(PAGE, 1, "x")
+    assert [mapping.iova for mapping in iommu.detach_all()] == [4 * PAGE]
+    assert (iommu.mappings, iommu.detach(0, PAGE)) == ((), [])
+
+
+@pytest.mark.parametrize(("iova", "size"), [(0, 0), (-1, 2), (2**64 - 1, 2), (0, 2**64 + 1)])
+def test_mapping_lies_within_64_bits(iommu: Iommu, iova: int, size: int) -> None:
+    with pytest.raises(DeviceError, match="expected 1 byte or more, and an end within 64 bits"):
+        iommu.attach(iova, size, Shared(0), Direction.BOTH)
+
+
+def test_what_the_device_wrote_can_be_recorded(iommu: Iommu) -> None:
+    dirty: list[tuple[int, int]] = []
+    iommu.attach(PAGE, PAGE, Shared(PAGE), Direction.BOTH)
+    iommu.on_write = lambda iova, size: dirty.append((iova, size))
+    iommu.write(PAGE + 1, b"abc", "x")
+    iommu.write(PAGE + 1, b"", "x")
+    iommu.read(PAGE, 10, "x")
+    assert dirty == [(PAGE + 1, 3)]
+
+
+def test_in_this_process_a_transfer_stays_in_its_buffer(iommu: Iommu) -> None:
+    """Two buffers may get IOVAs side by side; running from one into the other is a bug."""
+    memory = np.zeros(2 * PAGE, np.uint8)
+    for number in (1, 2):
+        iommu.map(memory.ctypes.data, PAGE, Iova(number * PAGE), Direction.BOTH)
+    with pytest.raises(DeviceError, match=r"runs past the end of its mapping \(0x2000\)"):
+        iommu.read(PAGE, PAGE + 1, "x")

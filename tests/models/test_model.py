@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,7 @@ def test_threads_reach_it_one_at_a_time(model: Model, registers: Registers) -> N
         values.append(registers.clock.read())
 
     values: list[int] = []
-    with model._lock:
+    with model.quiesce():
         thread = threading.Thread(target=read)
         thread.start()
         inside.wait(10)
@@ -161,3 +162,43 @@ def test_bar_is_a_power_of_two_that_holds_its_table(size: int) -> None:
 
 def test_name_is_that_of_the_class_by_default() -> None:
     assert Model().name == "Model"
+
+
+class Other(RegisterBlock, size=8):
+    elsewhere = rw(0x0)
+    told = ro(0x4)
+
+
+@pytest.mark.parametrize(
+    ("mark", "register", "reason"),
+    [
+        (on_write, Other.told, r"@on_write\(told \(0x4\)\) would never be called"),
+        (on_write, Registers.mode, r"@on_write\(mode \(0x4\)\) would never be called"),
+        (on_read, Registers.fixed, r"@on_read\(fixed \(0x8\)\) would never be called"),
+    ],
+)
+def test_reactions_that_could_never_happen(mark: Any, register: Any, reason: str) -> None:
+    class Mistaken(DeviceModel):
+        identity = PciIdentity(0x1234, 1)
+        bars = {0: Bar(Other, size=16)}
+
+        @mark(register)  # type: ignore[untyped-decorator]
+        def react(self, *_: Any) -> None: ...
+
+    with pytest.raises(LayoutError, match=reason):
+        Mistaken()
+
+
+def test_two_reactions_to_one_register() -> None:
+    class Torn(DeviceModel):
+        identity = PciIdentity(0x1234, 1)
+        bars = {0: Bar(Other, size=16)}
+
+        @on_write(Other.elsewhere)
+        def react(self, value: int) -> None: ...
+
+        @on_write(Other.elsewhere)
+        def react_too(self, value: int) -> None: ...
+
+    with pytest.raises(LayoutError, match=r"Torn: two methods react to elsewhere \(0x0\)"):
+        Torn()

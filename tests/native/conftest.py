@@ -65,19 +65,24 @@ class TrapPage:
         self._library.trap_close()
 
 
+def compiled(name: str, folder: Path) -> Path:
+    """The C file of that name beside this one, as a library."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip(f"{name}.c has to be compiled and there is no cc; run: apt install gcc")
+    library = folder / f"{name}.so"
+    source = Path(__file__).with_name(f"{name}.c")
+    warnings = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+    command = [compiler, *warnings, "-O1", "-shared", "-fPIC", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    return library
+
+
 @pytest.fixture(scope="session")
 def trap_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.PyDLL:
     if platform.machine() != "x86_64":
         pytest.skip(f"the access counter single-steps x86-64 code, not {platform.machine()}")
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("the access counter is a C file and there is no cc; run: apt install gcc")
-    library = tmp_path_factory.mktemp("trap") / "trap.so"
-    source = Path(__file__).with_name("trap.c")
-    warnings = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
-    command = [compiler, *warnings, "-O1", "-shared", "-fPIC", str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return ctypes.PyDLL(str(library))
+    return ctypes.PyDLL(str(compiled("trap", tmp_path_factory.mktemp("trap"))))
 
 
 @pytest.fixture

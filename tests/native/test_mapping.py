@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
 import sys
 import threading
 import weakref
@@ -22,6 +21,8 @@ from uspace_drv.errors import (
     UnsupportedError,
 )
 from uspace_drv.native import Window
+
+from .child import in_child
 
 NAME = "0000:00:04.0 bar 0"
 
@@ -94,6 +95,32 @@ def test_closing_takes_the_device_from_living_views(region: int, two_pages: Path
     array[0] = 9
     assert view[0] == 9
     assert two_pages.read_bytes()[0] == 0
+
+
+def test_closing_while_another_thread_meets_bus_errors(tmp_path: Path) -> None:
+    """Its view is guarded until the zeros are there: it reads on without the GIL."""
+    done = in_child(
+        """
+import threading
+import numpy as np
+size = 1 << 24
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+for _ in range(20):
+    os.ftruncate(fd, size)
+    window = Window.map("bar", fd, 0, size)
+    array = np.frombuffer(window.memory(), np.uint8)
+    os.ftruncate(fd, 0)
+    started = threading.Event()
+    thread = threading.Thread(target=lambda: (started.set(), array.sum()))
+    thread.start()
+    started.wait()
+    window.close()
+    thread.join()
+print("alive")
+""",
+        str(tmp_path / "region"),
+    )
+    assert done.stdout == "alive\n", done.returncode
 
 
 def test_pages_go_with_the_last_holder(region: int, two_pages: Path) -> None:
@@ -200,16 +227,6 @@ def test_many_threads_meet_the_same_bus_error(region: int) -> None:
     assert sorted(gone) == [window.name for window in windows]
 
 
-def in_child(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the lines in a fresh interpreter: they fork or die by a signal."""
-    lines = "import os, sys\nfrom uspace_drv.native import Window\n" + body
-    command = [sys.executable, "-c", lines, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=50, env=environment
-    )
-
-
 def test_a_forked_child_has_no_part_in_the_device(two_pages: Path) -> None:
     done = in_child(
         """
@@ -254,6 +271,51 @@ print(other[0])
     )
     assert done.returncode != 0
     assert "Fatal Python error: Bus error" in done.stderr
+    assert done.stdout == ""
+
+
+LATER = """
+import faulthandler
+from uspace_drv.errors import DeviceGone
+fd = os.open(sys.argv[1], os.O_RDWR)
+first = Window.map("first", fd, 0, 4096)
+faulthandler.enable()
+second = Window.map("second", fd, 0, 4096)
+"""
+
+
+def test_the_next_window_takes_bus_errors_back_from_a_later_handler(two_pages: Path) -> None:
+    done = in_child(
+        LATER
+        + """
+os.ftruncate(fd, 0)
+for window in (first, second):
+    try:
+        window.read8(0)
+    except DeviceGone as error:
+        print(error)
+""",
+        str(two_pages),
+    )
+    assert done.stdout.count("bus error at offset 0x0: the device vanished\n") == 2, done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("last", ["", "faulthandler.disable()"], ids=["enabled", "disabled"])
+def test_handlers_that_raise_it_again_do_not_go_round(two_pages: Path, last: str) -> None:
+    """The later handler puts ours back and raises; when disabled, it just returns."""
+    done = in_child(
+        f"""{LATER}
+import mmap
+{last}
+other = mmap.mmap(fd, 4096)
+os.ftruncate(fd, 0)
+print(other[0])
+""",
+        str(two_pages),
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("Fatal Python error: Bus error") == (not last)
     assert done.stdout == ""
 
 

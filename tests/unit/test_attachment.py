@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -253,6 +254,12 @@ def test_suspend_and_resume(bell: Attachment[Noting]) -> None:
     assert log == [*IN, OUT[0], IN[1]]
 
 
+def test_a_suspended_device_is_quiet_already(bell: Attachment[Noting]) -> None:
+    bell.suspend()
+    bell.close()
+    assert [each for each in log if each == OUT[0]] == [OUT[0]]
+
+
 def test_reset_brings_the_driver_back(bell: Attachment[Noting], model: NotingModel) -> None:
     bell.driver.registers.ring.write(1)
     bell.reset()
@@ -348,3 +355,36 @@ def test_dead_device_is_refused_before_its_driver_sees_it() -> None:
     backend.reads_all_ones = True
     with pytest.raises(DeviceGone, match="configuration space reads all ones"):
         attach(backend, Driver)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (EduModel, r"takes a device, not a class: write EduModel\(\)"),
+        (5, "takes an address, a model or an open backend, not 5"),
+    ],
+)
+def test_what_is_no_device(given: Any, reason: str) -> None:
+    with pytest.raises(NoDevice, match=reason):
+        attach(given, Edu)
+
+
+def test_a_forked_child_does_not_leave_its_parents_device() -> None:
+    code = """
+        import os, sys
+        from uspace_drv import attach
+        from uspace_drivers.edu import Edu, EduModel
+        class Telling(Edu):
+            def remove(self):
+                super().remove()
+                print("left by", "parent" if os.getpid() == parent else "child", flush=True)
+        parent = os.getpid()
+        kept = attach(EduModel(), Telling)
+        if os.fork():
+            os.wait()
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("left by parent\n", "", 0)

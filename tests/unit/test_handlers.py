@@ -294,3 +294,10 @@ def test_two_handlers_for_one_interrupt() -> None:
 
     with pytest.raises(LayoutError, match="Twice: two handlers for interrupt 0"):
         attach(BellModel(), Twice)
+
+
+def test_decorator_without_its_number() -> None:
+    def handler(_: object) -> None: ...
+
+    with pytest.raises(LayoutError, match="takes the number of an interrupt, not <function"):
+        interrupt(handler)  # type: ignore[arg-type]

@@ -13,7 +13,13 @@ from tests.unit.specimens import Bell, BellModel, BellRegisters
 from uspace_drv import Driver, PciId, Plugin, UioName, attach, plugins
 from uspace_drv.errors import LayoutError, NoDevice, NoDriver
 from uspace_drv.pci.ids import FunctionIds
-from uspace_drv.plugins import driver_for, installed_plugins, plugin_named, plugins_for
+from uspace_drv.plugins import (
+    driver_for,
+    installed_plugins,
+    plugin_for,
+    plugin_named,
+    plugins_for,
+)
 
 BELL = FunctionIds(0x1234, 0xBE11)
 
@@ -50,6 +56,7 @@ def test_good_plugin_is_found_by_name_and_by_ids(install: Install) -> None:
     install(("bell", GOOD))
     assert plugin_named("bell") is PLUGIN
     assert [found.name for found in plugins_for(BELL)] == ["bell"]
+    assert plugin_for(BELL, "0000:00:04.0") is PLUGIN
     assert driver_for(BELL, "0000:00:04.0") is Bell
     with attach("virtual:bell") as driver:
         assert isinstance(driver, Bell)
@@ -71,7 +78,7 @@ def test_edu_is_installed_with_the_package() -> None:
         ("plugin = 5", "plugin_0_of_test:plugin is a int, not a uspace_drv.Plugin"),
         (
             "from uspace_drv import Plugin\nplugin = Plugin(driver=5)",
-            "LayoutError: .*driver=5.: expected a subclass of uspace_drv.Driver",
+            "LayoutError: .*driver=5.: expected a subclass of Driver",
         ),
     ],
 )

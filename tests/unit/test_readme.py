@@ -1,4 +1,4 @@
-"""The README's driver, model and tests are run as they are printed."""
+"""The code of the README and of the guide is run as it is printed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,37 @@ from typing import Any
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def printed() -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "readme"}
-    for block in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL):
-        exec(compile(block, str(README), "exec"), names)  # it is our own text
+def blocks(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def printed(page: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": page}
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), names)  # it is our own text
     return names
 
 
-@pytest.mark.parametrize("name", ["test_factorial", "test_conformance"])
-def test_what_is_printed_works(printed: dict[str, Any], name: str) -> None:
-    printed[name]()
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("README.md", "test_factorial"),
+        ("README.md", "test_conformance"),
+        ("docs/guide.md", "test_total"),
+        ("docs/guide.md", "test_conformance"),
+    ],
+)
+def test_what_is_printed_works(page: str, name: str) -> None:
+    printed(page)[name]()
 
 
 def test_the_budgets_are_kept() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [len([line for line in block.splitlines() if line.strip()]) for block in blocks]
-    table, driver, model, test = lines
+    counts = [
+        len([line for line in block.splitlines() if line.strip()]) for block in blocks("README.md")
+    ]
+    table, driver, model, test = counts
     assert (table <= 25, driver <= 30, model <= 25, test <= 20) == (True,) * 4

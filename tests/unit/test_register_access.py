@@ -181,15 +181,21 @@ def test_attributes_never_touch_the_device(window: FakeWindow, registers: DemoRe
         (lambda r: r.status.write(Ident(1)), r"status \(0x20\): Ident.* is not an integer"),
         (lambda r: r.status.write(), "either a value or fields"),
         (lambda r: r.status.write(1, computing=1), "either a value or fields"),
-        (lambda r: r.status.update(computin=1), "did you mean computing"),
+        (lambda r: r.status.update(computin=1), r"status \(0x20\): Status has .*mean computing"),
+        (lambda r: r.queue[1].write(1 << 32), r"queue\[1\] \(0x108\): 0x100000000 does not fit"),
     ],
 )
 def test_a_wrong_write_reaches_nothing(
     window: FakeWindow, registers: DemoRegisters, write: Any, message: str
 ) -> None:
-    with pytest.raises(RegisterValueError, match=message):
+    with pytest.raises(RegisterValueError, match=f"^0000:00:04.0 bar 0 .*{message}"):
         write(registers)
     assert window.log == []
+
+
+def test_an_error_says_where_in_the_window(window: FakeWindow) -> None:
+    with pytest.raises(RegisterValueError, match=r"bar 0 liveness \(0x404\): -0x1 does not fit"):
+        DemoRegisters(window, 0x400).liveness.write(-1)
 
 
 # Waiting

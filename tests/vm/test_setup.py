@@ -98,6 +98,9 @@ def test_a_second_run_is_quick_and_silent(checkout: Path) -> None:
     assert code == 0, says
     assert "pip install --quiet" in calls.read_text()
     assert "--editable .[test]" in calls.read_text()
+    assert "--fetch kernel" in calls.read_text()
+    assert "--fetch qemu" in calls.read_text()
+    assert "QEMU with vfio-user-pci, which the installed one lacks" in says
     calls.unlink()
     assert setup(checkout, "test") == (0, "")
     (checkout / "uspace_drv/changed.c").write_text("int changed;\n")

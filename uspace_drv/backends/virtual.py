@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from uspace_drv.models import DeviceModel
 from uspace_drv.models.interrupts import ModelIrqLine
-from uspace_drv.models.model import DeviceModel
 from uspace_drv.native import Window
 from uspace_drv.port import DmaSpace, IrqKind
 
 
 class VirtualDevice:
-    """Fills the port's `Backend` with a model."""
+    """Fills the port's `Backend` with a model, which is switched off when this is closed."""
 
     via = "virtual"
     can_reset = True
@@ -26,14 +26,17 @@ class VirtualDevice:
 
     @property
     def bar_sizes(self) -> Mapping[int, int]:
-        """Number and size in bytes of every BAR that the model declares."""
-        return {number: bar.size for number, bar in self._model.bars.items()}
+        """Number and size in bytes of every BAR that the model has."""
+        return {number: view.size for number, view in self._model.bar_list.items()}
 
     def bar(self, number: int) -> Window:
-        """A window whose every access is a call of the model."""
+        """A window whose every access is a call of the model; a BAR of memory is mapped."""
+        view = self._model.bar_list[number]
+        if view.is_all_memory:
+            return Window.map(view.name, view.fd, 0, view.size)
         return Window.over_calls(
-            f"{self.address} bar {number}",
-            self.bar_sizes[number],
+            view.name,
+            view.size,
             partial(self._model.read_bar, number),
             partial(self._model.write_bar, number),
         )
@@ -57,5 +60,6 @@ class VirtualDevice:
         self._model.reset()
 
     def close(self) -> None:
-        """Close configuration space; the model stays with whoever made it."""
+        """Close configuration space and end what the model has running; its registers stay."""
         self.config.close()
+        self._model.close()

@@ -12,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
+from uspace_drv.errors import HostError
+
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -88,6 +90,8 @@ def to_bytes(text: Any) -> bytes:
 
 
 def _content(name: str) -> bytes:
+    if name == "-" and sys.stdin is None:
+        raise HostError("cannot read standard input: it is closed; give @FILE instead of @-")
     try:
         if name == "-":
             return sys.stdin.buffer.read()

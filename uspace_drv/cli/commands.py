@@ -6,12 +6,20 @@ Exit codes: 0 done, 1 the device or the host failed, 2 wrong usage, 130 Ctrl-C, 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
 
 import click
 
-from uspace_drv.cli.group import LazyGroup, examples
+from uspace_drv.cli.failure import (
+    frames_of_plugin,
+    give_output_up,
+    is_about_output,
+    report,
+    show_traceback,
+)
+from uspace_drv.cli.group import LazyGroup, examples, started_as
 from uspace_drv.errors import UspaceError
 
 # Summaries are kept here, so that `uspace --help` imports none of the modules.
@@ -24,6 +32,7 @@ COMMANDS = {
     "drivers": ("drivers:drivers", "List the installed driver plugins."),
     "dump": ("dump:dump", "Read a device's registers, decoded by its plugin's table."),
     "run": ("run:run", "Run a driver's verb on a device."),
+    "serve": ("serve:serve", "Serve a device model to drivers and virtual machines."),
 }
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
@@ -44,26 +53,45 @@ class Commands(LazyGroup):
         found = getattr(import_module(f"{__package__}.{module}"), command)
         return cast("click.Command", found)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error is one line, its notes below it."""
+    def main(self, *words: Any, prog_name: str | None = None, **extra: Any) -> Any:
+        """Run the command line, in whose help the program is called as it was started."""
+        run: Callable[..., Any] = super().main
         try:
-            return super().invoke(ctx)
+            return run(*words, prog_name=prog_name or started_as(), **extra)
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            give_output_up(error)
+            sys.exit(EXIT_FAILED)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error is one line, its notes below it.
+
+        What is no `UspaceError` came out of a plugin: its frames are shown, with --debug all.
+        """
+        try:
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here its failure is still an error like others
+            return result  # noqa: TRY300
         except (UspaceError, KeyboardInterrupt) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             if ctx.params["debug"]:
-                sys.excepthook(type(error), error, error.__traceback__)
+                show_traceback(error, error.__traceback__)
             else:
-                _report("interrupted" if interrupted else f"error: {error}", error)
+                report("interrupted" if interrupted else f"error: {error}", error)
             ctx.exit(EXIT_INTERRUPTED if interrupted else EXIT_FAILED)
         except SystemExit as leaving:  # SIGTERM: what went wrong on the way out is in its notes
-            _report("", leaving)
+            report("", leaving)
             raise
-
-
-def _report(headline: str, error: BaseException) -> None:
-    notes = [f"  {note}" for note in getattr(error, "__notes__", ())]
-    for line in filter(None, [headline, *notes]):
-        click.echo(line, err=True)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise  # click's own ways to leave
+        except Exception as error:
+            if is_about_output(error):
+                raise
+            whole = ctx.params["debug"]
+            show_traceback(error, error.__traceback__ if whole else frames_of_plugin(error))
+            ctx.exit(EXIT_FAILED)
 
 
 @click.group(
@@ -80,5 +108,6 @@ def _report(headline: str, error: BaseException) -> None:
 def main(debug: bool) -> None:
     """Run device drivers in user space: on PCI functions, UIO nodes and device models.
 
-    A device is named by its address: 0000:00:04.0 (or 00:04.0), uio:uio0, virtual:edu.
+    A device is named by its address: 0000:00:04.0 (or 00:04.0), uio:uio0, virtual:edu, or
+    vfio-user:PATH for the socket of a server (uspace serve).
     """

@@ -7,23 +7,40 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from math import factorial
+from typing import Any, Protocol, cast
 
 import click
 
-from uspace_drivers.edu import Edu
-from uspace_drivers.edu.registers import TRANSFER_LIMIT
 from uspace_drv.attachment import open_backend
-from uspace_drv.cli.group import examples
+from uspace_drv.cli.group import as_typed, examples
 from uspace_drv.cli.output import console, tick
-from uspace_drv.cli.session import Session, session_options
-from uspace_drv.errors import UnsupportedError, UspaceError
+from uspace_drv.cli.session import Session, ids_in_sysfs, session_options
+from uspace_drv.device import Device
+from uspace_drv.errors import NoDriver, UnsupportedError, UspaceError
+from uspace_drv.irq import Irq
+from uspace_drv.plugins import Plugin, plugin_named
 from uspace_drv.port import IrqKind
 
-PATTERN = hashlib.shake_128(b"uspace demo").digest(TRANSFER_LIMIT)
+PATTERN = hashlib.shake_128(b"uspace demo").digest(4095)  # as much as one transfer moves
 NUMBER = 12  # the last whose factorial fits 32 bits
 NAMES = {IrqKind.INTX: "INTx", IrqKind.MSI: "MSI", IrqKind.MSIX: "MSI-X"}
 
-Step = Callable[[Edu], str]
+
+class _Edu(Protocol):
+    """What the steps need of the driver in the plugin `edu`, which this package does not import."""
+
+    device: Device
+    done: Irq
+
+    def require(self, condition: bool, message: str) -> None: ...
+    def identify(self) -> Any: ...
+    def is_alive(self) -> bool: ...
+    def factorial(self, n: int) -> int: ...
+    def store(self, data: bytes) -> None: ...
+    def load(self, size: int) -> bytes: ...
+
+
+Step = Callable[[_Edu], str]
 
 
 @click.argument("address", metavar="[ADDR]", default="virtual:edu")
@@ -38,8 +55,11 @@ def _demo(address: str) -> None:
     session = ctx.ensure_object(Session)
     started = time.perf_counter()
     outcomes: list[bool | None] = []
+    plugin = plugin_named("edu")
+    _refuse_others(address, plugin)
     for kind in _kinds(address, session):
-        with session.attach(address, Edu, kind) as edu:
+        with session.attach(address, plugin.driver, kind) as driver:
+            edu = cast("_Edu", driver)
             name = f"{edu.device.address} through {edu.device.via}"
             console().print(f"{name}, signalling by {NAMES[kind]}")
             outcomes += _run(edu)
@@ -47,7 +67,16 @@ def _demo(address: str) -> None:
     console().print(f"{passed} steps passed, {failed} failed, {_span(started)} in all")
     if failed or not passed:
         ctx.exit(1)
-    click.echo(GO_ON)
+    click.echo(as_typed(GO_ON))
+
+
+def _refuse_others(address: str, plugin: Plugin) -> None:
+    """Raise `NoDriver` before anybody is told to bind a function that is something else."""
+    ids = ids_in_sysfs(address)
+    known = plugin.driver.id_table
+    if ids and not any(entry.matches(ids) for entry in known):
+        expected = ", ".join(map(str, known))
+        raise NoDriver(f"{address}: is {ids}, but the demo is for an edu device ({expected})")
 
 
 def _kinds(address: str, session: Session) -> list[IrqKind]:
@@ -62,7 +91,7 @@ def _kinds(address: str, session: Session) -> list[IrqKind]:
         return [kind for kind in reversed(IrqKind) if kind in offered]
 
 
-def _run(edu: Edu) -> Iterator[bool | None]:
+def _run(edu: _Edu) -> Iterator[bool | None]:
     """Run every step and print a line for it; yield whether it passed, None if left out."""
     for name, step in STEPS.items():
         started = time.perf_counter()
@@ -76,29 +105,29 @@ def _run(edu: Edu) -> Iterator[bool | None]:
         yield outcome
 
 
-def _identify(edu: Edu) -> str:
+def _identify(edu: _Edu) -> str:
     ident = edu.identify()
     return f"an edu device, version {ident.major}.{ident.minor}"
 
 
-def _live(edu: Edu) -> str:
+def _live(edu: _Edu) -> str:
     edu.require(edu.is_alive(), "a number did not come back inverted")
     return "a number comes back inverted"
 
 
-def _compute(edu: Edu) -> str:
+def _compute(edu: _Edu) -> str:
     before, result = edu.done.count, edu.factorial(NUMBER)
     edu.require(result == factorial(NUMBER), f"{NUMBER}! gave {result}")
     return f"{NUMBER}! = {result}, told by {edu.done.count - before} interrupt"
 
 
-def _store(edu: Edu) -> str:
+def _store(edu: _Edu) -> str:
     edu.store(PATTERN)
     return f"the device has read {len(PATTERN)} bytes of our memory"
 
 
-def _load(edu: Edu) -> str:
-    edu.require(edu.load() == PATTERN, "other bytes came back than were sent")
+def _load(edu: _Edu) -> str:
+    edu.require(edu.load(len(PATTERN)) == PATTERN, "other bytes came back than were sent")
     return f"it has written {len(PATTERN)} bytes back, all as they were sent"
 
 

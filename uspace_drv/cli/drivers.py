@@ -30,7 +30,8 @@ def drivers(as_json: bool) -> None:
     if not found:
         click.echo("no driver plugins are installed")
     for number, facts in enumerate(found):
-        click.echo("\n" * bool(number) + f"{facts['name']}: {facts['description'] or 'broken'}")
+        about = "broken" if facts["broken"] else facts["description"]
+        click.echo("\n" * bool(number) + ": ".join(filter(None, [facts["name"], about])))
         _show(facts)
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
-from uspace_drv.attachment import open_backend
+from uspace_drv.attachment import VIAS, open_backend
 from uspace_drv.cli.group import examples
 from uspace_drv.cli.output import Facts, json_option, show_json, show_table
+from uspace_drv.cli.session import ids_in_sysfs
 from uspace_drv.cli.values import register_json
 from uspace_drv.device import Device
 from uspace_drv.errors import NoDriver
 from uspace_drv.pci.config import read_ids
-from uspace_drv.plugins import Plugin, installed_plugins, plugin_named, plugins_for
+from uspace_drv.pci.ids import FunctionIds
+from uspace_drv.plugins import Plugin, plugin_for, plugin_named
 from uspace_drv.port import Window
 from uspace_drv.registers import Declaration, Register, RegisterBlock
 
@@ -33,7 +35,7 @@ SKIPPED: Facts = {"value": None, "fields": {}, "text": ""}
 @click.argument("address", metavar="ADDR")
 @click.option("bar", "--bar", type=int, help="Only this BAR.")
 @click.option("name", "--driver", help="Use this plugin's tables instead of those that match.")
-@click.option("--via", type=click.Choice(["vfio", "uio"]), help="How to open it.")
+@click.option("--via", type=click.Choice(VIAS), help="How to open it.")
 @json_option
 def dump(address: str, bar: int | None, name: str | None, via: str | None, as_json: bool) -> None:
     """Read the registers of the device at ADDR, decoded by its plugin's table.
@@ -49,11 +51,14 @@ def dump(address: str, bar: int | None, name: str | None, via: str | None, as_js
       fields   by name; text is the same for people
       skipped  why, or null
     """
+    known = plugin_named(name) if name else None
+    if known is None and (ids := ids_in_sysfs(address)):
+        _matching(ids, address)  # nobody binds a device that no plugin is for
     with (
         closing(open_backend(address, via=via)) as backend,
         closing(Device(backend)) as device,
     ):
-        plugin = plugin_named(name) if name else _matching(device)
+        plugin = known or _matching(read_ids(device.config), device.address)
         device.check_present()
         found = [
             row
@@ -66,16 +71,11 @@ def dump(address: str, bar: int | None, name: str | None, via: str | None, as_js
             _show(found)
 
 
-def _matching(device: Device) -> Plugin:
-    ids = read_ids(device.config)
-    for found in plugins_for(ids):
-        if found.plugin:
-            return found.plugin
-    names = ", ".join(found.name for found in installed_plugins()) or "none"
-    raise NoDriver(
-        f"{device.address}: no plugin has a table for {ids}; "
-        f"name one that has: --driver NAME (installed: {names})"
-    )
+def _matching(ids: FunctionIds, address: str) -> Plugin:
+    try:
+        return plugin_for(ids, address)
+    except NoDriver as error:
+        raise NoDriver(f"{error}; to use the tables of another: --driver NAME") from error
 
 
 def _tables(plugin: Plugin, bar: int | None) -> list[tuple[int, type[RegisterBlock]]]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import sys
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 
 import click
 
@@ -45,6 +51,21 @@ class LazyGroup(click.Group):
         return f"no {self.kind} is called {name!r}; {hint}"
 
 
+@cache
+def started_as() -> str:
+    """Return how this command is typed here: its path where it is not found by its name."""
+    program = sys.argv[0]
+    found = shutil.which("uspace")
+    if Path(program).name != "uspace" or (found and Path(found).samefile(program)):
+        return "uspace"
+    return min(os.path.relpath(program), program, key=len)
+
+
+def as_typed(lines: str) -> str:
+    """Return command lines as they can be typed here."""
+    return re.sub(r"(?<![/\w])uspace (?=[a-z])", lambda _: f"{started_as()} ", lines)
+
+
 def examples(*lines: str) -> str:
     """Return the epilog that shows these command lines."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    return as_typed("\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines))

@@ -30,14 +30,14 @@ LAST_PIN = 4  # INTD; all ones is what a function that is gone reads
 @click.argument("address", metavar="ADDR")
 @json_option
 def info(address: str, as_json: bool) -> None:
-    """Show what the device at ADDR is and has. It is not opened and not changed.
+    """Show what the device at ADDR is and has. It is not changed, and only a socket is opened.
 
     Capabilities lie beyond the 64 bytes of configuration space that the kernel shows to a user;
     root sees them.
 
     \b
     --json prints an object:
-      address, via (sysfs or virtual), vendor, device, name, class_code, class,
+      address, via (sysfs, virtual, vfio-user), vendor, device, name, class_code, class,
         plugins, subsystem, revision
       driver, driver_override, enabled, numa_node, reset_methods
       iommu_group   number, type, members (each with address and driver), or null
@@ -47,7 +47,8 @@ def info(address: str, as_json: bool) -> None:
       notes         what else there is to know
     """
     where = DeviceAddress.parse(address)
-    facts = _of_model(where) if where.scheme is Scheme.VIRTUAL else _of_function(where)
+    is_model = where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER}
+    facts = _of_model(where) if is_model else _of_function(where)
     if as_json:
         show_json(facts)
     else:

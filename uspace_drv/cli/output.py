@@ -20,13 +20,26 @@ Facts = dict[str, Any]
 UNWRAPPED = 10_000
 """Columns of what is no terminal: a program that reads lines wants them whole."""
 
+WHOLE = {"address", "id", "offset", "access", "value"}
+"""Columns that a narrow terminal does not break: addresses and numbers are copied from there."""
+
+NARROWEST = 8
+"""Columns of text that are always left to the others."""
+
+GAP = 2
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, see above.")
 
 
 def console() -> Console:
     """Return where to print. Names from elsewhere hold brackets: nothing is taken for markup."""
-    width = None if sys.stdout.isatty() else UNWRAPPED
+    width = None if is_terminal() else UNWRAPPED
     return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def is_terminal() -> bool:
+    """Whether somebody sees what is printed; it may also have nowhere to go."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def show_json(value: object) -> None:
@@ -36,29 +49,39 @@ def show_json(value: object) -> None:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under their headings."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        # An address or a number is copied from the screen: it stays whole.
-        table.add_column(column, no_wrap=column in {"address", "id", "offset", "value"})
-    for row in rows:
-        table.add_row(*row)
-    _print(table)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    lines = list(rows)
+    needed = 0
+    for number, column in enumerate(columns):
+        widths = [len(column), *(len(line[number]) for line in lines if number < len(line))]
+        least = max(widths) if column in WHOLE else min(max(widths), NARROWEST)
+        table.add_column(column, overflow="fold", no_wrap=column in WHOLE, min_width=least)
+        needed += least + GAP
+    for line in lines:
+        table.add_row(*line)
+    _print(table, needed)
 
 
 def show_facts(facts: Mapping[str, str | Iterable[str]]) -> None:
     """Print names with their values, one line each or several; what is empty is left out."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    for name, value in facts.items():
-        lines = [value] if isinstance(value, str) else list(value)
-        for number, line in enumerate(filter(None, lines)):
+    shown = {
+        name: [line for line in ([value] if isinstance(value, str) else value) if line]
+        for name, value in facts.items()
+    }
+    names = max((len(name) for name, lines in shown.items() if lines), default=0)
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    grid.add_column(style="bold", no_wrap=True, min_width=names)
+    grid.add_column(overflow="fold")
+    for name, lines in shown.items():
+        for number, line in enumerate(lines):
             grid.add_row("" if number else name, line)
-    _print(grid)
+    _print(grid, names + GAP + NARROWEST)
 
 
-def _print(table: Table) -> None:
-    """Print it without the blanks that fill its last column."""
+def _print(table: Table, needed: int) -> None:
+    """Print it without the blanks that fill its last column; the least it needs it gets."""
     out = console()
+    out.width = max(out.width, needed)  # a terminal wraps what is too long, rich would cut it
     with out.capture() as captured:
         out.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
@@ -66,6 +89,6 @@ def _print(table: Table) -> None:
 
 def tick(good: bool) -> str:
     """Return a mark that the terminal can show."""
-    if "utf" in (sys.stdout.encoding or "").lower():
+    if "utf" in (getattr(sys.stdout, "encoding", None) or "").lower():
         return "✓" if good else "✗"
     return "ok" if good else "FAILED"

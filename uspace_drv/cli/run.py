@@ -11,7 +11,7 @@ import click
 
 from uspace_drv.cli.group import LazyGroup, examples
 from uspace_drv.cli.identity import describe_driver
-from uspace_drv.cli.output import show_json
+from uspace_drv.cli.output import is_terminal, show_json
 from uspace_drv.cli.session import Session, session_options
 from uspace_drv.cli.values import in_words, jsonable
 from uspace_drv.cli.verbs import VerbCommand, summary_of, verbs_of
@@ -148,9 +148,9 @@ def _list_verbs() -> None:
 
 
 def _show(result: Any) -> None:
-    if isinstance(result, bytes | bytearray) and not sys.stdout.isatty():
+    if isinstance(result, bytes | bytearray) and not is_terminal():
         click.echo(bytes(result), nl=False)
     elif result is not None:
         click.echo(in_words(result))
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         click.echo("done", err=True)

@@ -10,7 +10,10 @@ from typing import Any
 
 import click
 
-from uspace_drv.attachment import Attachment, D, attach
+from uspace_drv.attachment import VIAS, Attachment, D, attach, function_behind
+from uspace_drv.pci.address import DeviceAddress, Scheme
+from uspace_drv.pci.ids import FunctionIds
+from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import IrqKind
 
 
@@ -36,11 +39,19 @@ class Session:
         )
 
 
+def ids_in_sysfs(address: str) -> FunctionIds | None:
+    """Return who a PCI function is without opening it; None for what is no function here."""
+    where = DeviceAddress.parse(address)
+    if where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER}:
+        return None
+    return PciBus().function(function_behind(where)).ids
+
+
 def session_options(*, with_json: bool = False) -> list[click.Option]:
     """Return new options that store themselves in the command's `Session`."""
     kinds = [kind.value for kind in IrqKind]
     options = [
-        _option("--via", type=click.Choice(["vfio", "uio"]), help="How to open it."),
+        _option("--via", type=click.Choice(VIAS), help="How to open it."),
         _option("--irq", type=click.Choice(kinds), help="How it signals; else its best way."),
         _option(
             "--unsafe-dma-without-iommu",
@@ -48,7 +59,9 @@ def session_options(*, with_json: bool = False) -> list[click.Option]:
             help="Let it reach all memory by physical address, where no IOMMU stops a wrong one.",
         ),
     ]
-    return [*options, _option("--json", is_flag=True, help="Print JSON.")][: 3 + with_json]
+    if with_json:
+        options.append(_option("--json", is_flag=True, help="Print JSON."))
+    return options
 
 
 def _option(name: str, **attributes: Any) -> click.Option:

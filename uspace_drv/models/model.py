@@ -1,125 +1,132 @@
 """A device model: a class that declares what the device has and reacts to reads and writes.
 
-    class EduModel(DeviceModel):
-        identity = PciIdentity(0x1234, 0x11E8)
-        bars = {0: Bar(EduRegisters, size=1 << 20)}
+class EduModel(DeviceModel):
+    identity = PciIdentity(0x1234, 0x11E8)
+    bars = {0: Bar(EduRegisters, size=1 << 20)}
 
-        @on_write(EduRegisters.liveness)
-        def invert(self, value: int) -> None:
-            self.set(EduRegisters.liveness, value ^ 0xFFFF_FFFF)
-
-A register without a method of its own behaves as its access right says: what was written is read
-back, ones clear what is write-one-to-clear, a read-only one keeps what the model set.
+    @on_write(EduRegisters.liveness)
+    def invert(self, value: int) -> None:
+        self.set(EduRegisters.liveness, value ^ 0xFFFF_FFFF)
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar
 
-from uspace_drv.errors import DeviceError, LayoutError, UspaceError
+from uspace_drv.errors import DeviceError, UspaceError
+from uspace_drv.models.bars import Bar, BarView
+from uspace_drv.models.capabilities import Capability, Msix
+from uspace_drv.models.clock import Clock, Timer
 from uspace_drv.models.config import ModelConfig, PciIdentity
 from uspace_drv.models.interrupts import ModelIrqs
 from uspace_drv.models.iommu import Iommu
+from uspace_drv.models.msix import MsixTable, place_msix
+from uspace_drv.models.parameters import convert
+from uspace_drv.models.power import D0, D3_HOT, follow_config
+from uspace_drv.models.register_file import RegisterFile
+from uspace_drv.models.space import ALL_ONES
 from uspace_drv.port import IrqKind
-from uspace_drv.registers import Access, Declaration, RegisterBlock
+from uspace_drv.registers import Declaration
 
 T = TypeVar("T")
-M = TypeVar("M")
-
-ALL_ONES = (1 << 64) - 1
-"""What a bus reads where nobody answers."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A BAR of `size` bytes (a power of two) that begins with a table of registers."""
-
-    registers: type[RegisterBlock]
-    size: int
-
-    def __post_init__(self) -> None:
-        if self.size < max(self.registers.SIZE, 16) or self.size & (self.size - 1):
-            raise LayoutError(
-                f"a BAR of {self.size:#x} bytes for {self.registers.__name__} "
-                f"({self.registers.SIZE:#x}): expected a power of two that holds it, from 16 up"
-            )
-
-
-def on_write(
-    register: Declaration[Any, T],
-) -> Callable[[Callable[[M, T], None]], Callable[[M, T], None]]:
-    """Declare what happens when the driver writes: the method gets the value and decides."""
-
-    def mark(method: Callable[[M, T], None]) -> Callable[[M, T], None]:
-        method.__on_write__ = register  # type: ignore[attr-defined]
-        return method
-
-    return mark
-
-
-def on_read(
-    register: Declaration[Any, T],
-) -> Callable[[Callable[[M], T]], Callable[[M], T]]:
-    """Declare what the driver reads: the method returns it."""
-
-    def mark(method: Callable[[M], T]) -> Callable[[M], T]:
-        method.__on_read__ = register  # type: ignore[attr-defined]
-        return method
-
-    return mark
 
 
 class DeviceModel:
     """What a model derives from. One instance is one device; `name` is for errors.
 
-    Drivers in several threads reach it one at a time.
+    Parameters are keyword-only arguments of an `__init__` that keeps them and then calls this one.
+    Accesses, timers and results of background work come one at a time, whatever thread they are in.
     """
 
-    identity: ClassVar[PciIdentity]
-    bars: ClassVar[Mapping[int, Bar]] = {}
-    irqs: ClassVar[Mapping[IrqKind, int]] = {}
+    identity: PciIdentity
+    bars: Mapping[int, Bar] = {}
+    irqs: Mapping[IrqKind, int] = {}
+    capabilities: Sequence[Capability] = ()
+    """What it has beyond MSI and MSI-X, which `irqs` declares."""
+
+    doorbells: Mapping[Declaration[Any, Any], int | None] = {}
+    """Writable registers that a client in another process may ring without a message: the only
+    value that is ever written, or None for any. Where several writes meet, the last one counts."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or type(self).__name__
-        sizes = {number: bar.size for number, bar in self.bars.items()}
-        self.config = ModelConfig(self.identity, sizes, self.irqs)
+        self.power_state = D0
+        """0 to 3; in D3hot only configuration space answers."""
+        self._turn = threading.RLock()
+        self._failure: Exception | None = None
+        self._msix, bars, capabilities = self._lay_out()
+        self.bar_list = {
+            number: BarView(bar, f"{self.name} bar {number}") for number, bar in bars.items()
+        }
+        self.config = ModelConfig(self.identity, bars, self.irqs, capabilities, self._turn)
         self.memory = Iommu(self.name, lambda: self.config.is_bus_master)
-        self.interrupts = ModelIrqs(self.name, lambda: self.config.is_bus_master)
-        self._lock = threading.RLock()
-        self._values: dict[Declaration[Any, Any], int] = {}
-        places = [
-            ((number, register.offset, register.width // 8), register)
-            for number, bar in self.bars.items()
-            for register in bar.registers.registers()
-        ]
-        self._readable = {place: each for place, each in places if each.access.readable}
-        self._writable = {place: each for place, each in places if each.access.writable}
-        self._writers = self._methods("__on_write__")
-        self._readers = self._methods("__on_read__")
+        self.interrupts = ModelIrqs(self.name, self.config, self._msix, self._turn)
+        self.clock = Clock(f"{self.name} clock", self._turn, self._keep_failure)
+        self._registers = RegisterFile(self.name, self, bars)
+        follow_config(self)
+        if self._msix is not None:
+            self._msix.on_change(self.interrupts.refresh)
         self.reset()
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, str]) -> Self:
+        """A model whose parameters are given as text; `NoDevice` lists those that there are."""
+        return cls(name, **convert(cls, options, name))
 
     def power_on(self) -> None:
         """Set what the registers hold after a reset, all others being 0."""
 
     def reset(self) -> None:
-        """Forget everything and start again, as after a function-level reset."""
-        with self._lock:
-            self._values.clear()
-            self.interrupts.set_level(False)
+        """Forget everything and start again, as after a reset of the function through VFIO.
+
+        Timers end, what waits is forgotten; configuration space and the client's lines stay, as
+        the kernel restores them too.
+        """
+        with self._turn:
+            self._failure = None
+            self.clock.clear()
+            self._registers.clear()
+            if self._msix is not None and not self.interrupts.is_on(IrqKind.MSIX):
+                self._msix.reset()
+            self.interrupts.reset()
             self.power_on()
+
+    def reset_function(self) -> None:
+        """Reset by the function's own hand: configuration space too (FLR, or out of D3hot)."""
+        with self._turn:
+            self.config.reset()
+            self.power_state = D0
+            self.reset()
+
+    def close(self) -> None:
+        """End timers, background work and interrupts, and give BAR memory back. Twice is fine.
+
+        After a `reset` it can be used again. Raises what a timer raised and nobody has seen.
+        """
+        self.clock.close()
+        self.interrupts.close()
+        for view in self.bar_list.values():
+            view.close()
+        self._raise_failure()
+
+    @contextmanager
+    def quiesce(self) -> Iterator[None]:
+        """Inside, the device stands still: no access, no timer, no DMA of another thread."""
+        with self._turn, self.memory.turn:
+            yield
 
     def get(self, register: Declaration[Any, T]) -> T:
         """What the register holds."""
-        return register.decode(self._values.get(register, 0))
+        return register.decode(self._registers.values.get(register, 0))
 
     def set(
         self, register: Declaration[Any, T], value: T | int | None = None, /, **fields: Any
     ) -> None:
         """Make it hold a value, or these fields and 0 in all others; no method is called."""
-        self._values[register] = register.encode(value, **fields)
+        self._registers.values[register] = register.encode(value, **fields)
 
     def read_memory(self, register: Declaration[Any, int], size: int) -> bytes:
         """Read `size` bytes of the driver's memory, from the IOVA that a register carries."""
@@ -129,46 +136,89 @@ class DeviceModel:
         """Write to the driver's memory, at the IOVA that a register carries."""
         self.memory.write(self.get(register), data, register.label)
 
+    def bar_memory(self, number: int) -> memoryview:
+        """A whole BAR as bytes, of which the areas that it declares are there; until `close`."""
+        return self.bar_list[number].window.memory()
+
+    def after(self, seconds: float, method: Callable[[], None]) -> Timer:
+        """Call a method in that many seconds; 0 is at once, before this returns.
+
+        What it raises is raised at the driver's next access.
+        """
+        return self.clock.after(seconds, method)
+
+    def work(self, function: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Run `function` in the background, where it may not touch the model; then `then(result)`.
+
+        A reset drops the result.
+        """
+        self.clock.work(function, then)
+
+    def read_other(self, bar: int, offset: int, width: int) -> int:
+        """What the driver reads where neither a register nor memory is: all ones."""
+        return ALL_ONES >> (64 - 8 * width)
+
+    def write_other(self, bar: int, offset: int, width: int, value: int) -> None:
+        """Take what the driver writes where neither a register nor memory is: nothing happens."""
+
     def read_bar(self, bar: int, offset: int, width: int) -> int:
         """The driver reads `width` bytes: what it sees."""
-        register = self._readable.get((bar, offset, width))
-        if register is None:
-            return ALL_ONES >> (64 - 8 * width)
-        with self._lock:
-            reader = self._readers.get(register)
-            if reader is None:
-                return self._values.get(register, 0)
-            return register.encode(self._ask("read", register, reader))
+        with self._turn:
+            if self._failure is not None:
+                self._raise_failure()
+            if self.power_state == D3_HOT:
+                return ALL_ONES >> (64 - 8 * width)
+            value = self._registers.read((bar, offset, width))
+            return self._read_elsewhere(bar, offset, width) if value is None else value
 
     def write_bar(self, bar: int, offset: int, width: int, value: int) -> None:
         """The driver writes `width` bytes."""
-        register = self._writable.get((bar, offset, width))
-        if register is None:
-            return
-        with self._lock:
-            writer = self._writers.get(register)
-            if writer is not None:
-                self._ask("write", register, writer, register.decode(value))
-            elif register.access is Access.W1C:
-                self._values[register] = self._values.get(register, 0) & ~value
-            else:
-                self._values[register] = value
+        with self._turn:
+            if self._failure is not None:
+                self._raise_failure()
+            if self.power_state == D3_HOT:
+                return
+            if not self._registers.write((bar, offset, width), value):
+                self._write_elsewhere(bar, offset, width, value)
 
-    def _ask(
-        self, verb: str, register: Declaration[Any, Any], method: Callable[..., Any], *args: Any
-    ) -> Any:
-        """Call a method of the model; what goes wrong in it names the access that led there."""
-        try:
-            return method(*args)
-        except UspaceError:
-            raise
-        except Exception as error:
-            raise DeviceError(
-                f"{self.name}: the model failed at a {verb} of {register.label}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    def _lay_out(self) -> tuple[MsixTable | None, Mapping[int, Bar], Sequence[Capability]]:
+        """Find a place for the MSI-X table, if there is to be one."""
+        if IrqKind.MSIX not in self.irqs:
+            return None, self.bars, self.capabilities
+        count = self.irqs[IrqKind.MSIX]
+        declared = next((each for each in self.capabilities if isinstance(each, Msix)), Msix())
+        place, bars = place_msix(declared, count, self.bars)
+        others = [each for each in self.capabilities if not isinstance(each, Msix)]
+        return MsixTable(place, count, self._turn), bars, [*others, place]
 
-    def _methods(self, mark: str) -> dict[Declaration[Any, Any], Callable[..., Any]]:
-        names = (name for name in dir(type(self)) if hasattr(getattr(type(self), name), mark))
-        methods = (getattr(self, name) for name in names)
-        return {getattr(method, mark): method for method in methods}
+    def _read_elsewhere(self, bar: int, offset: int, width: int) -> int:
+        view = self.bar_list[bar]
+        if view.bar.holds(offset, width):
+            return view.read(offset, width)
+        if self._msix is not None and (found := self._msix.space_at(bar, offset)):
+            return found[0].read(found[1], width)
+        return self.read_other(bar, offset, width)
+
+    def _write_elsewhere(self, bar: int, offset: int, width: int, value: int) -> None:
+        view = self.bar_list[bar]
+        if view.bar.holds(offset, width):
+            view.write(offset, width, value)
+        elif self._msix is not None and (found := self._msix.space_at(bar, offset)):
+            found[0].write(found[1], width, value)
+        else:
+            self.write_other(bar, offset, width, value)
+
+    def _keep_failure(self, error: Exception) -> None:
+        """Keep what a timer raised for the next access: the thread that it was in has no caller."""
+        if not isinstance(error, UspaceError):
+            failure = DeviceError(
+                f"{self.name}: the model failed in the background: {type(error).__name__}: {error}"
+            )
+            failure.__cause__ = error
+            error = failure
+        self._failure = self._failure or error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure

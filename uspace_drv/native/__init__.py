@@ -1,4 +1,4 @@
-"""The C side as Python sees it: exact bus access, waiting, barriers, and the header for plugins.
+"""The C side as Python sees it: exact bus access, waiting, barriers, messages, plugins' header.
 
 The extension is built from the C files in this folder; its types are in `_native.pyi`.
 """
@@ -7,9 +7,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uspace_drv.native._native import Window, read_barrier, wait_readable, write_barrier
+from uspace_drv.native._native import (
+    Channel,
+    Message,
+    Window,
+    read_barrier,
+    wait_readable,
+    write_barrier,
+)
 
-__all__ = ["Window", "get_include", "read_barrier", "wait_readable", "write_barrier"]
+__all__ = [
+    "Channel",
+    "Message",
+    "Window",
+    "get_include",
+    "read_barrier",
+    "wait_readable",
+    "write_barrier",
+]
 
 
 def get_include() -> str:

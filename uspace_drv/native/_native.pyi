@@ -2,8 +2,8 @@
 
 # ruff: noqa: PYI021 - the docstrings are for those editors
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import Self, final
 
 @final
 class Window:
@@ -11,7 +11,7 @@ class Window:
 
     Offsets are in bytes and aligned to the width. Raises `RegisterValueError` for an offset or a
     value that does not fit, `ClosedError` once closed and in a forked child of the process that
-    mapped it, `DeviceGone` after a bus error, `UnsupportedError` for a write where it is read-only.
+    opened it, `DeviceGone` after a bus error, `UnsupportedError` for a write where it is read-only.
     """
 
     @classmethod
@@ -19,6 +19,9 @@ class Window:
         """Map `size` bytes of the file from `offset` (a multiple of the page size), shared.
 
         Raises `HostError` where the kernel refuses. The descriptor may be closed afterwards.
+        Bus errors are noticed by a handler of SIGBUS. One that is installed later, as by
+        `faulthandler.enable()`, hides it, and a bus error ends the process, until the next window
+        over memory is made.
         """
 
     @classmethod
@@ -43,9 +46,14 @@ class Window:
         size: int,
         read: Callable[[int, int], int],
         write: Callable[[int, int, int], None],
+        parts: tuple[tuple[int, Window], ...] = (),
         /,
     ) -> Window:
-        """Access a model: `read(offset, width)`, `write(offset, width, value)`; width in bytes."""
+        """Access a model: `read(offset, width)`, `write(offset, width, value)`; width in bytes.
+
+        `parts` are mapped windows that show through, each with its offset: ascending, apart, at
+        multiples of 8, sizes too, else `RegisterValueError`. They close with this one.
+        """
 
     @property
     def name(self) -> str: ...
@@ -70,6 +78,110 @@ class Window:
 
     def close(self) -> None:
         """Give the device's pages back at once. Views that live on see zeros. Twice is fine."""
+
+@final
+class Message(tuple[int, int, int, int, bytes, tuple[int, ...]]):
+    """One message as it came: the header's fields, the payload without the header, descriptors."""
+
+    __match_args__ = ("id", "command", "flags", "error", "payload", "fds")
+    @property
+    def id(self) -> int: ...
+    @property
+    def command(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """Close-on-exec; whoever received the message closes them."""
+
+@final
+class Channel:
+    """One end of a vfio-user connection over a stream socket: whole messages, with descriptors.
+
+    Any thread may send, one at a time may receive. Raises `DeviceGone` when the peer closed the
+    connection, `PeerError` when it broke the protocol, `ClosedError` when this end was closed,
+    before or during the call, `HostError` for other errors of the kernel.
+    """
+
+    def __new__(
+        cls, name: str, fd: int, max_payload: int, max_fds: int, /, *, send_timeout: float = 5.0
+    ) -> Self:
+        """Take a connected socket over, descriptor and all; it stays the caller's on an error.
+
+        `name` opens every error. A message from the peer may have `max_payload` bytes behind its
+        header and `max_fds` descriptors (at most 253). Raises `ValueError`, and `HostError` for a
+        descriptor that is no socket.
+        """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def pending(self) -> bool:
+        """Whether `receive()` has something to say without reading: poll does not see that."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether a message has begun to come and has not ended; False while a thread receives."""
+
+    def send(
+        self,
+        id: int,  # noqa: A002
+        command: int,
+        flags: int,
+        error: int,
+        payload: bytes | bytearray | memoryview,
+        fds: Sequence[int] = (),
+        /,
+    ) -> None:
+        """Send one message whole. The descriptors stay the caller's.
+
+        A peer that has not read it within `send_timeout` seconds raises `PeerError`; if a part of
+        it went out, nothing more can be sent. `BusyError` when another thread sends for as long.
+        """
+
+    def receive(self, timeout: float, spin: float = 0.0, /) -> Message | None:
+        """Return the next message; None after `timeout` seconds, or when the wake fd is readable.
+
+        Reads without sleeping for the first `spin` seconds. What is buffered comes before the
+        wake fd. After `PeerError`, or `HostError` for descriptors that did not fit in this process,
+        nothing more can be received. `BusyError` when another thread receives.
+        """
+
+    def exchange(
+        self,
+        id: int,  # noqa: A002
+        command: int,
+        payload: bytes | bytearray | memoryview,
+        fds: Sequence[int],
+        timeout: float,
+        spin: float = 0.0,
+        /,
+    ) -> Message | None:
+        """Send a command, then receive the next message, whatever it is: look at its id."""
+
+    def set_limits(self, max_payload: int, max_fds: int, /) -> None:
+        """Say what a message of the peer may hold from now on."""
+
+    def set_wake(self, fd: int, /) -> None:
+        """Let `receive()` end when `fd` is readable; -1 for none. The fd is borrowed.
+
+        A sleep then costs one system call more.
+        """
+
+    def fileno(self) -> int:
+        """The socket, for poll; -1 when closed."""
+
+    def close(self) -> None:
+        """End the connection, in every thread that uses it; twice is fine.
+
+        Descriptors that came and that nobody took are closed.
+        """
 
 def wait_readable(fd: int, wake_fd: int, timeout: float, spin: float, /) -> bool:
     """Wait until `fd` or `wake_fd` is readable: poll for `spin` seconds, then sleep.

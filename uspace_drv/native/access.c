@@ -68,6 +68,12 @@ memory_write(Window *self, uint64_t offset, unsigned width, uint64_t value)
     return LIKELY(is_live(self)) || refuse_state(self);
 }
 
+static bool
+part_write(Window *part, uint64_t offset, unsigned width, uint64_t value)
+{
+    return part->writable ? memory_write(part, offset, width, value) : refuse_read_only(part);
+}
+
 ALWAYS_INLINE bool
 read_by_kind(Window *self, uint64_t offset, unsigned width, uint64_t *value)
 {
@@ -75,6 +81,9 @@ read_by_kind(Window *self, uint64_t offset, unsigned width, uint64_t *value)
         return memory_read(self, offset, width, value);
     if (self->kind == FILE_WINDOW)
         return file_read(self, offset, width, value);
+    const struct part *part = part_at(self, offset);
+    if (part)
+        return memory_read((Window *)part->window, offset - part->start, width, value);
     return calls_read(self, offset, width, value);
 }
 
@@ -87,6 +96,9 @@ write_by_kind(Window *self, uint64_t offset, unsigned width, uint64_t value)
         return memory_write(self, offset, width, value);
     if (self->kind == FILE_WINDOW)
         return file_write(self, offset, width, value);
+    const struct part *part = part_at(self, offset);
+    if (part)
+        return part_write((Window *)part->window, offset - part->start, width, value);
     return calls_write(self, offset, width, value);
 }
 

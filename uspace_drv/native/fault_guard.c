@@ -4,7 +4,8 @@
  * lays a page of all ones, what a PCI bus returns for nobody there, over the faulting one and marks
  * every window that covers it, so the interrupted instruction finishes and its caller finds the
  * mark. The list only grows and its entries are used again, so the handler walks it without a lock;
- * it changes only under the GIL. A handler that somebody installs later has to pass on to ours. */
+ * it changes only under the GIL. A handler that somebody installs later hides ours until the next
+ * window is made, which puts ours on top again. */
 #define _GNU_SOURCE
 #include "fault_guard.h"
 
@@ -17,9 +18,16 @@
 #include <unistd.h>
 
 static _Atomic(struct guarded *) first;
-static struct sigaction previous;
+static struct sigaction original; /* what was there before us */
+static struct sigaction below;    /* what we lie on now: the same, or what came later */
 static uintptr_t page_size;
 static bool installed;
+
+/* What a thread is handing on. Not allocated when it is first touched, which may be in a handler. */
+static _Thread_local struct {
+    bool busy;
+    uintptr_t fault; /* the last one */
+} handing __attribute__((tls_model("initial-exec")));
 
 int
 overlay_zeros(void *start, size_t size)
@@ -79,20 +87,35 @@ overlay_ones(uintptr_t fault)
     return mremap(page, page_size, page_size, flags, target) != MAP_FAILED;
 }
 
-/* Not ours: do what would have happened without us. */
 static void
-pass_on(int number, siginfo_t *info, void *context)
+call_handler(const struct sigaction *action, int number, siginfo_t *info, void *context)
 {
-    if (previous.sa_flags & SA_SIGINFO) {
-        previous.sa_sigaction(number, info, context);
-    } else if (previous.sa_handler == SIG_IGN && info->si_code <= 0) {
+    if (action->sa_flags & SA_SIGINFO) {
+        action->sa_sigaction(number, info, context);
+    } else if (action->sa_handler == SIG_IGN && info->si_code <= 0) {
         return; /* somebody sent it, and it is ignored; a real fault cannot be */
-    } else if (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN) {
+    } else if (action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN) {
         signal(number, SIG_DFL);
-        raise(number); /* held back until we return, then it ends the process */
+        raise(number); /* ends the process */
     } else {
-        previous.sa_handler(number);
+        action->sa_handler(number);
     }
+}
+
+/* Not ours: do what would have happened without us. A handler that came after us believes that we
+ * lie below it: it calls us, or puts us back and raises the signal (faulthandler). And one that was
+ * disabled meanwhile returns, to the same fault. All of that goes to what was there before us. */
+static void
+hand_on(int number, siginfo_t *info, void *context)
+{
+    bool is_fault = info->si_code > 0;
+    uintptr_t fault = is_fault ? (uintptr_t)info->si_addr : 0;
+    bool again = handing.busy || (is_fault && fault == handing.fault);
+    bool was_busy = handing.busy;
+    handing.busy = true;
+    handing.fault = fault;
+    call_handler(again ? &original : &below, number, info, context);
+    handing.busy = was_busy;
 }
 
 static void
@@ -105,7 +128,7 @@ on_bus_error(int number, siginfo_t *info, void *context)
     bool cured = device && mark_gone(fault) && overlay_ones(fault);
     errno = saved;
     if (!cured)
-        pass_on(number, info, context);
+        hand_on(number, info, context);
 }
 
 /* The child has no part in the device: its windows say so, its views see zeros. */
@@ -123,17 +146,29 @@ after_fork_in_child(void)
 }
 
 static bool
-install(void)
+install_once(void)
 {
     if (installed)
         return true;
-    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
-    action.sa_sigaction = on_bus_error;
-    sigemptyset(&action.sa_mask);
     page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
     errno = pthread_atfork(NULL, NULL, after_fork_in_child);
-    installed = !errno && sigaction(SIGBUS, &action, &previous) == 0;
+    installed = !errno && sigaction(SIGBUS, NULL, &original) == 0;
     return installed;
+}
+
+/* SA_NODEFER: what a handler below raises again has to arrive while `handing.busy` is set. */
+static bool
+put_on_top(void)
+{
+    struct sigaction ours = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER}, now;
+    ours.sa_sigaction = on_bus_error;
+    sigemptyset(&ours.sa_mask);
+    if (sigaction(SIGBUS, NULL, &now) < 0)
+        return false;
+    if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_bus_error)
+        return true;
+    below = now;
+    return sigaction(SIGBUS, &ours, NULL) == 0;
 }
 
 static struct guarded *
@@ -155,7 +190,7 @@ take_entry(void)
 struct guarded *
 guard_add(void *start, size_t size, bool own)
 {
-    struct guarded *range = install() ? take_entry() : NULL;
+    struct guarded *range = install_once() && put_on_top() ? take_entry() : NULL;
     if (range) {
         range->own = own;
         atomic_store(&range->state, GUARD_LIVE);

@@ -18,7 +18,8 @@ struct guarded {
     bool own; /* our own mapping, which a forked child must not have */
 };
 
-/* Guard `size` bytes; NULL and errno if there is no memory. Needs the GIL. */
+/* Guard `size` bytes, above any handler of SIGBUS that came meanwhile; NULL and errno if there is
+ * no memory. Needs the GIL. */
 struct guarded *guard_add(void *start, size_t size, bool own);
 
 /* Stop guarding; the entry is used again. Needs the GIL. */

@@ -75,10 +75,12 @@ mapping_revoke(Mapping *self)
 {
     if (!is_own(self) || !self->views)
         return 0; /* the last reference gives it back */
-    if (self->range)
-        guard_remove(self->range);
-    self->range = NULL;
-    return overlay_zeros(self->bytes, self->size);
+    if (overlay_zeros(self->bytes, self->size) < 0)
+        return -1;
+    /* Ordinary memory now, which a forked child may have. It is guarded until the last view goes: a
+     * thread that reads one without the GIL may have met a bus error just before the zeros. */
+    self->range->own = false;
+    return 0;
 }
 
 static int

@@ -1,4 +1,4 @@
-/* The extension module: its functions, its two types and the errors that they raise. */
+/* The extension module: its functions, its types and the errors that they raise. */
 #include "native.h"
 
 #include "uspace_drv.h"
@@ -32,6 +32,8 @@ take_errors(struct module_state *state)
                 && take_error(errors, "UnsupportedError", &state->unsupported_error)
                 && take_error(errors, "RegisterValueError", &state->register_value_error)
                 && take_error(errors, "ClosedError", &state->closed_error)
+                && take_error(errors, "BusyError", &state->busy_error)
+                && take_error(errors, "PeerError", &state->peer_error)
                 && take_error(errors, "DeviceGone", &state->device_gone);
     Py_XDECREF(errors);
     return good;
@@ -42,8 +44,12 @@ make_types(PyObject *module, struct module_state *state)
 {
     state->window_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &window_spec, NULL);
     state->mapping_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &mapping_spec, NULL);
-    return state->window_type && state->mapping_type
-           && PyModule_AddType(module, state->window_type) == 0;
+    state->channel_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &channel_spec, NULL);
+    state->message_type = PyStructSequence_NewType(&message_description);
+    return state->window_type && state->mapping_type && state->channel_type && state->message_type
+           && PyModule_AddType(module, state->window_type) == 0
+           && PyModule_AddType(module, state->channel_type) == 0
+           && PyModule_AddType(module, state->message_type) == 0;
 }
 
 static int
@@ -59,10 +65,14 @@ traverse_module(PyObject *module, visitproc visit, void *arg)
     struct module_state *state = PyModule_GetState(module);
     Py_VISIT(state->window_type);
     Py_VISIT(state->mapping_type);
+    Py_VISIT(state->channel_type);
+    Py_VISIT(state->message_type);
     Py_VISIT(state->host_error);
     Py_VISIT(state->unsupported_error);
     Py_VISIT(state->register_value_error);
     Py_VISIT(state->closed_error);
+    Py_VISIT(state->busy_error);
+    Py_VISIT(state->peer_error);
     Py_VISIT(state->device_gone);
     return 0;
 }
@@ -73,10 +83,14 @@ clear_module(PyObject *module)
     struct module_state *state = PyModule_GetState(module);
     Py_CLEAR(state->window_type);
     Py_CLEAR(state->mapping_type);
+    Py_CLEAR(state->channel_type);
+    Py_CLEAR(state->message_type);
     Py_CLEAR(state->host_error);
     Py_CLEAR(state->unsupported_error);
     Py_CLEAR(state->register_value_error);
     Py_CLEAR(state->closed_error);
+    Py_CLEAR(state->busy_error);
+    Py_CLEAR(state->peer_error);
     Py_CLEAR(state->device_gone);
     return 0;
 }

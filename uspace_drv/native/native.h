@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include "fault_guard.h"
 
@@ -16,8 +17,9 @@
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
 struct module_state {
-    PyTypeObject *window_type, *mapping_type;
-    PyObject *host_error, *unsupported_error, *register_value_error, *closed_error, *device_gone;
+    PyTypeObject *window_type, *mapping_type, *channel_type, *message_type;
+    PyObject *host_error, *unsupported_error, *register_value_error, *closed_error, *busy_error;
+    PyObject *peer_error, *device_gone;
 };
 
 /* Memory that a window and its views share; it goes with the last of them. */
@@ -28,10 +30,16 @@ typedef struct {
     bool writable;
     Py_ssize_t views;      /* alive now */
     Py_buffer borrowed;    /* .obj is NULL when the pages are our own */
-    struct guarded *range; /* NULL once the pages are given back */
+    struct guarded *range; /* NULL until it is guarded */
 } Mapping;
 
 enum window_kind { MEMORY_WINDOW, FILE_WINDOW, CALLS_WINDOW };
+
+/* Where another window shows through. */
+struct part {
+    uint64_t start, end;
+    PyObject *window; /* a MEMORY_WINDOW */
+};
 
 typedef struct {
     PyObject_HEAD
@@ -44,10 +52,14 @@ typedef struct {
     Mapping *mapping;
     int fd;            /* file */
     off_t file_offset;
+    pid_t opener;      /* a forked child inherits the file, but has no part in the device */
     PyObject *read, *write; /* calls */
+    struct part *parts;     /* calls: ascending, none overlaps another */
+    Py_ssize_t part_count;
 } Window;
 
-extern PyType_Spec window_spec, mapping_spec;
+extern PyType_Spec window_spec, mapping_spec, channel_spec;
+extern PyStructSequence_Desc message_description;
 
 /* access.c */
 PyObject *window_read8(PyObject *self, PyObject *offset);
@@ -64,6 +76,12 @@ bool file_read(Window *self, uint64_t offset, unsigned width, uint64_t *value);
 bool file_write(Window *self, uint64_t offset, unsigned width, uint64_t value);
 bool calls_read(Window *self, uint64_t offset, unsigned width, uint64_t *value);
 bool calls_write(Window *self, uint64_t offset, unsigned width, uint64_t value);
+
+/* parts.c */
+bool parts_take(Window *self, PyObject *parts);
+bool parts_close(Window *self);
+int parts_visit(Window *self, visitproc visit, void *arg);
+void parts_clear(Window *self);
 
 /* mapping.c. NULL and errno, or NULL with an exception set. */
 Mapping *mapping_of_file(struct module_state *state, int fd, off_t offset, size_t size,
@@ -84,6 +102,9 @@ bool raise_host_error(struct module_state *state, PyObject *message, int error);
 
 /* wait.c */
 PyObject *wait_readable(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+int64_t monotonic_now(void); /* ns */
+/* Seconds, finite and not negative, as ns. False with an exception set. */
+bool take_seconds(PyObject *argument, const char *where, const char *name, int64_t *nanoseconds);
 
 /* A Python integer, without losing what does not fit. */
 struct number {
@@ -114,9 +135,21 @@ static inline bool
 is_live(const Window *self)
 {
     if (self->kind != MEMORY_WINDOW)
-        return true;
+        return self->kind == CALLS_WINDOW || self->opener == getpid();
     volatile atomic_int *state = &self->mapping->range->state;
     return atomic_load_explicit(state, memory_order_relaxed) == GUARD_LIVE;
+}
+
+/* The mapped window that shows through at an offset, or NULL. An access that is inside and aligned
+ * never straddles the end of one: both its ends are multiples of 8. */
+static inline const struct part *
+part_at(const Window *self, uint64_t offset)
+{
+    for (Py_ssize_t i = 0; i < self->part_count && self->parts[i].start <= offset; i++) {
+        if (offset < self->parts[i].end)
+            return &self->parts[i];
+    }
+    return NULL;
 }
 
 static inline struct module_state *

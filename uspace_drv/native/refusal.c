@@ -111,8 +111,9 @@ refuse_state(Window *self)
         PyErr_Format(state->closed_error, "%U is closed", self->name);
         return false;
     }
-    struct guarded *range = self->mapping->range;
-    if (atomic_load(&range->state) == GUARD_FORKED)
+    /* A file has no range: it is not closed, so this is a forked child. */
+    struct guarded *range = self->mapping ? self->mapping->range : NULL;
+    if (!range || atomic_load(&range->state) == GUARD_FORKED)
         PyErr_Format(state->closed_error,
                      "%U was opened by the process that this one was forked from; open it here",
                      self->name);

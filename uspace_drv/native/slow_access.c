@@ -20,6 +20,13 @@ to_little_endian(uint8_t *bytes, unsigned width, uint64_t value)
         bytes[i] = (uint8_t)(value >> (8 * i));
 }
 
+/* A signal handler of the program runs here, and it may raise, or close the window. */
+static bool
+may_retry(Window *self)
+{
+    return PyErr_CheckSignals() == 0 && (!self->closed || refuse_state(self));
+}
+
 /* The GIL is released: the kernel may first have to wake the device or wait for its reset. */
 bool
 file_read(Window *self, uint64_t offset, unsigned width, uint64_t *value)
@@ -27,11 +34,13 @@ file_read(Window *self, uint64_t offset, unsigned width, uint64_t *value)
     uint8_t bytes[8] = {0};
     off_t position = self->file_offset + (off_t)offset;
     ssize_t done;
+    if (UNLIKELY(!is_live(self)))
+        return refuse_state(self);
     do {
         Py_BEGIN_ALLOW_THREADS
         done = pread(self->fd, bytes, width, position);
         Py_END_ALLOW_THREADS
-    } while (done < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+    } while (done < 0 && errno == EINTR && may_retry(self));
     if (done != (ssize_t)width)
         return refuse_transfer(self, "read", offset, width, done);
     *value = from_little_endian(bytes, width);
@@ -44,12 +53,14 @@ file_write(Window *self, uint64_t offset, unsigned width, uint64_t value)
     uint8_t bytes[8];
     off_t position = self->file_offset + (off_t)offset;
     ssize_t done;
+    if (UNLIKELY(!is_live(self)))
+        return refuse_state(self);
     to_little_endian(bytes, width, value);
     do {
         Py_BEGIN_ALLOW_THREADS
         done = pwrite(self->fd, bytes, width, position);
         Py_END_ALLOW_THREADS
-    } while (done < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+    } while (done < 0 && errno == EINTR && may_retry(self));
     return done == (ssize_t)width || refuse_transfer(self, "write", offset, width, done);
 }
 

@@ -21,8 +21,8 @@ struct wait {
     int64_t deadline, spin_end;   /* ns on the monotonic clock */
 };
 
-static int64_t
-now(void)
+int64_t
+monotonic_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -36,14 +36,14 @@ spin_until(struct wait *wait, int64_t end)
     do {
         uspace_pause();
         ready = poll(wait->descriptors, 2, 0);
-    } while (ready == 0 && now() < end);
+    } while (ready == 0 && monotonic_now() < end);
     return ready;
 }
 
 static int
 sleep_until(struct wait *wait, int64_t end)
 {
-    int64_t left = end - now();
+    int64_t left = end - monotonic_now();
     if (left < 0)
         left = 0;
     struct timespec time = {.tv_sec = left / NANOSECONDS, .tv_nsec = left % NANOSECONDS};
@@ -54,7 +54,7 @@ sleep_until(struct wait *wait, int64_t end)
 static int
 wait_once(struct wait *wait)
 {
-    int64_t start = now(), round_end = start + SLEEP_ROUND;
+    int64_t start = monotonic_now(), round_end = start + SLEEP_ROUND;
     int ready;
     Py_BEGIN_ALLOW_THREADS
     if (start >= wait->spin_end)
@@ -95,22 +95,22 @@ run(struct module_state *state, struct wait *wait)
         }
         if (PyErr_CheckSignals() < 0)
             return NULL;
-        if (now() >= wait->deadline)
+        if (monotonic_now() >= wait->deadline)
             Py_RETURN_FALSE;
         ready = wait_once(wait);
     }
     return verdict(state, wait);
 }
 
-static bool
-take_seconds(PyObject *argument, const char *name, int64_t *nanoseconds)
+bool
+take_seconds(PyObject *argument, const char *where, const char *name, int64_t *nanoseconds)
 {
     const double longest = 1e9; /* 31 years: keeps the sum of two inside 63 bits */
     double seconds = PyFloat_AsDouble(argument);
     if (seconds == -1.0 && PyErr_Occurred())
         return false;
     if (!isfinite(seconds) || seconds < 0) {
-        PyErr_Format(PyExc_ValueError, "wait_readable: %s is %R, expected 0 or more seconds", name,
+        PyErr_Format(PyExc_ValueError, "%s: %s is %R, expected 0 or more seconds", where, name,
                      argument);
         return false;
     }
@@ -144,10 +144,10 @@ wait_readable(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     }
     if (!take_descriptor(arguments[0], "fd", 0, &wait.descriptors[0])
         || !take_descriptor(arguments[1], "wake_fd", -1, &wait.descriptors[1])
-        || !take_seconds(arguments[2], "timeout", &timeout)
-        || !take_seconds(arguments[3], "spin", &spin))
+        || !take_seconds(arguments[2], "wait_readable", "timeout", &timeout)
+        || !take_seconds(arguments[3], "wait_readable", "spin", &spin))
         return NULL;
-    int64_t start = now();
+    int64_t start = monotonic_now();
     wait.deadline = start + timeout;
     wait.spin_end = start + (spin < timeout ? spin : timeout);
     return run(PyModule_GetState(module), &wait);

@@ -125,6 +125,7 @@ window_over_file(PyObject *type, PyObject *arguments)
     if (self) {
         self->fd = fd;
         self->file_offset = (off_t)offset;
+        self->opener = getpid();
     }
     return (PyObject *)self;
 }
@@ -133,9 +134,10 @@ static PyObject *
 window_over_calls(PyObject *type, PyObject *arguments)
 {
     struct module_state *state = PyType_GetModuleState((PyTypeObject *)type);
-    PyObject *name, *read, *write;
+    PyObject *name, *read, *write, *parts = NULL;
     Py_ssize_t size;
-    if (!PyArg_ParseTuple(arguments, "UnOO:over_calls", &name, &size, &read, &write))
+    if (!PyArg_ParseTuple(arguments, "UnOO|O!:over_calls", &name, &size, &read, &write,
+                          &PyTuple_Type, &parts))
         return NULL;
     if (!check_span(state, name, 0, size))
         return NULL;
@@ -147,6 +149,8 @@ window_over_calls(PyObject *type, PyObject *arguments)
     if (self) {
         self->read = Py_NewRef(read);
         self->write = Py_NewRef(write);
+        if (parts && !parts_take(self, parts))
+            Py_CLEAR(self);
     }
     return (PyObject *)self;
 }
@@ -177,6 +181,7 @@ window_clear(PyObject *object)
     Py_CLEAR(self->mapping);
     Py_CLEAR(self->read);
     Py_CLEAR(self->write);
+    parts_clear(self);
     return 0;
 }
 
@@ -186,11 +191,12 @@ window_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     Window *self = (Window *)object;
     int failed = self->mapping ? mapping_revoke(self->mapping) : 0;
     int error = errno;
+    bool parts_closed = parts_close(self);
     window_clear(object);
-    if (failed) {
+    if (failed && parts_closed)
         refuse_map(state_of(self), self->name, "take the device from views of", error);
+    if (failed || !parts_closed)
         return NULL;
-    }
     Py_RETURN_NONE;
 }
 
@@ -230,7 +236,7 @@ window_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->mapping);
     Py_VISIT(self->read);
     Py_VISIT(self->write);
-    return 0;
+    return parts_visit(self, visit, arg);
 }
 
 static void
@@ -262,8 +268,9 @@ static PyMethodDef methods[] = {
      "over_file($type, name, fd, offset, size, /)\n--\n\n"
      "Access a region that cannot be mapped: one pread or pwrite each. The fd is borrowed."},
     {"over_calls", window_over_calls, METH_VARARGS | METH_CLASS,
-     "over_calls($type, name, size, read, write, /)\n--\n\n"
-     "Access a model: read(offset, width) and write(offset, width, value), width in bytes."},
+     "over_calls($type, name, size, read, write, parts=(), /)\n--\n\n"
+     "Access a model: read(offset, width) and write(offset, width, value), width in bytes; or,\n"
+     "in parts of (offset, window), memory that was mapped."},
     READ(8), READ(16), READ(32), READ(64), WRITE(8), WRITE(16), WRITE(32), WRITE(64),
     {"memory", window_memory, METH_NOARGS,
      "memory($self, /)\n--\n\n"

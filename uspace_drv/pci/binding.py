@@ -19,6 +19,8 @@ from uspace_drv.pci.sysfs import DEVICES, PciBus, PciFunction
 VFIO = "vfio-pci"
 UIO = "uio_pci_generic"
 USER_DRIVERS = (VFIO, UIO)
+KEEPS_GROUP_VIABLE = frozenset({VFIO, "pci-stub", "pcieport"})
+"""Drivers with which VFIO hands out the group (Linux Documentation/driver-api/vfio.rst)."""
 _DRIVERS = "/sys/bus/pci/drivers"
 _NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 _POLL = 0.01  # seconds between looks for a node that udev or devtmpfs makes
@@ -225,5 +227,5 @@ def _sibling_notes(bus: PciBus, address: PciAddress, driver: str) -> tuple[str, 
         f"IOMMU group {group.number} is shared with {function.address} ({function.driver}); "
         f"bind that one too: uspace bind {function.address}"
         for function in functions
-        if function.driver not in (None, *USER_DRIVERS, "pcieport", "pci-stub")
+        if function.driver not in (None, *KEEPS_GROUP_VIABLE)
     )

@@ -205,7 +205,7 @@ def _link(config: Window, offset: int, kind: int) -> Link | None:
 
 def _vendor_specific(config: Window, number: int, offset: int) -> Capability:
     size = regs.VendorRegisters(config, offset).length.read()
-    end = min(offset + size, CONFIG_SIZE)
+    end = min(offset + size, CONFIG_SIZE, config.size)
     return VendorSpecific(number, offset, bytes(config.read8(at) for at in range(offset, end)))
 
 

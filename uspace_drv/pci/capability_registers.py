@@ -85,6 +85,16 @@ class MsiRegisters(RegisterBlock, size=0xA):
     control = rw(0x02, MsiControl)
 
 
+class Msi64Registers(MsiRegisters, size=0x18):
+    """MSI with a 64-bit address; the last two are there if vectors can be masked one by one."""
+
+    message_address = rw(0x04)
+    message_upper_address = rw(0x08)
+    message_data = rw(0x0C, width=16)
+    mask_bits = rw(0x10)
+    pending_bits = ro(0x14)
+
+
 class MsixControl(Register, width=16):
     """Message Control for MSI-X."""
 
@@ -106,6 +116,21 @@ class MsixRegisters(RegisterBlock, size=0xC):
     control = rw(0x02, MsixControl)
     table = ro(0x04, BarOffset)
     pending = ro(0x08, BarOffset)
+
+
+class VectorControl(Register):
+    """Vector Control of one MSI-X vector."""
+
+    mask = bit(0)
+
+
+class MsixVector(RegisterBlock, size=0x10):
+    """One entry of the MSI-X table."""
+
+    message_address = rw(0x00)
+    message_upper_address = rw(0x04)
+    message_data = rw(0x08)
+    vector_control = rw(0x0C, VectorControl)
 
 
 class PciExpressCapabilities(Register, width=16):

@@ -1,7 +1,9 @@
 """What of this machine lives on a PCI function: mounted file systems, swap, networks. Read-only.
 
 Follows Linux Documentation/filesystems/proc.rst (mountinfo, swaps), Documentation/ABI/stable/
-sysfs-block (slaves) and sysfs-class-net. A pool that names no block device (ZFS) is not seen.
+sysfs-block (slaves), sysfs-class-net and ABI/testing/sysfs-fs-virtiofs. Not seen: pools that name
+no block device (ZFS), virtiofs before Linux 6.9, IPv4 routes outside the main table, routes of
+other network namespaces, and mounts of processes that this user may not look into.
 """
 
 from __future__ import annotations
@@ -11,13 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from uspace_drv.errors import NoDevice
+from uspace_drv.errors import HostError, NoDevice
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.host import Host
 
 _IFF_UP = 1  # Linux include/uapi/linux/if.h
 _RTF_OWN = 0x80100200  # RTF_LOCAL, RTF_ANYCAST, RTF_REJECT of include/uapi/linux/ipv6_route.h
 _NEAR = ("fe8", "fe9", "fea", "feb", "ff")  # link-local and multicast, as /proc prints them
+_SHARES = {  # by kind of mount: where its devices are listed, and their tag and device in there
+    "9p": ("/sys/bus/virtio/devices", "mount_tag", ""),
+    "virtiofs": ("/sys/fs/virtiofs", "tag", "device"),
+}
 _CONTROLLER = re.compile(r"nvme\d+")
 
 
@@ -61,10 +67,23 @@ def _functions_on(path: str) -> set[PciAddress]:
 
 def _mounted(host: Host) -> Iterator[tuple[str, str]]:
     """Sysfs path and words for each disk under each mounted file system."""
-    for mount in _mounts(host):
+    for mount, by_whom in _mounts_anywhere(host).items():
         for name in sorted(_block_names(host, mount)):
             for path in _disks_under(host, name):
-                yield path, f"{mount.point} ({name}) is mounted from it"
+                yield path, f"{mount.point} ({name}) is mounted from it{by_whom}"
+        for path in _shares(host, mount):
+            yield path, f"{mount.point} ({mount.source}) is mounted from it{by_whom}"
+
+
+def _shares(host: Host, mount: _Mount) -> Iterator[str]:
+    """Sysfs paths of the virtio devices whose tag a mount of a host's folder names."""
+    if mount.kind not in _SHARES:
+        return
+    folder, tag, device = _SHARES[mount.kind]
+    for name in host.names(folder):
+        # 9p's ends with a NUL.
+        if (host.read(f"{folder}/{name}/{tag}") or "").rstrip("\0") == mount.source:
+            yield host.resolve(f"{folder}/{name}/{device}")
 
 
 def _swapped(host: Host) -> Iterator[tuple[str, str]]:
@@ -89,9 +108,29 @@ def _connected(host: Host) -> Iterator[tuple[str, str]]:
             )
 
 
-def _mounts(host: Host) -> list[_Mount]:
+def _mounts_anywhere(host: Host) -> dict[_Mount, str]:
+    """Every mount, and by which process where neither this one nor the first one sees it."""
+    found = dict.fromkeys((*_mounts(host), *_mounts(host, "1")), "")
+    seen = {None, host.link("/proc/self/ns/mnt"), host.link("/proc/1/ns/mnt")}
+    for process in sorted(filter(str.isdecimal, host.names("/proc")), key=int):
+        space = host.link(f"/proc/{process}/ns/mnt")  # all processes in it see the same
+        if space in seen:
+            continue
+        try:
+            mounts = _mounts(host, process)
+        except HostError:
+            mounts = []  # it ended meanwhile
+        if mounts:  # else another one may speak for the namespace
+            seen.add(space)
+        for mount in mounts:
+            found.setdefault(mount, f" by process {process}")
+    return found
+
+
+def _mounts(host: Host, process: str = "self") -> list[_Mount]:
+    """Return what that process can reach; one that was put into a folder (chroot) sees less."""
     mounts = []
-    for line in (host.read("/proc/self/mountinfo") or "").splitlines():
+    for line in (host.read(f"/proc/{process}/mountinfo") or "").splitlines():
         front, _, back = line.partition(" - ")
         words, tail = front.split(), back.split()
         kind, source = tail[0], _unescape(tail[1])

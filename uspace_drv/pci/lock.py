@@ -22,11 +22,18 @@ class FunctionLock:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._pid = os.getpid()
 
     def close(self) -> None:
-        """Give it back; may be called twice."""
+        """Give it back; may be called twice. In a forked child it stays the parent's."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
+            # A forked child has the same lock: closing alone would leave it locked.
+            if os.getpid() == self._pid:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
             os.close(fd)
 
     def __enter__(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, SupportsIndex, TypeVar
 
 from uspace_drv.deadline import Deadline
-from uspace_drv.errors import DeviceGone, DeviceTimeout
+from uspace_drv.errors import DeviceGone, DeviceTimeout, RegisterValueError
 from uspace_drv.registers.declaration import Declaration, Split
 
 T = TypeVar("T")
@@ -66,6 +66,14 @@ class Accessor(Generic[T]):
     def _where(self) -> str:
         return f"{self._window.name} {self.declaration.name} ({self._offset:#x})"
 
+    def _select(self, value: object, fields: dict[str, Any]) -> tuple[int, int]:
+        """Return bits and content as the declaration does; an error says on which device."""
+        try:
+            return self.declaration.select(value, fields)
+        except RegisterValueError as error:
+            reason = str(error).removeprefix(f"{self.declaration.label}: ")
+            raise RegisterValueError(f"{self._where}: {reason}") from None
+
 
 def _split(window: Window, order: Split) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
     """Return 64-bit read and write as two 32-bit accesses each, in the order that is declared."""
@@ -110,7 +118,7 @@ class Readable(Accessor[T]):
         Sleeps up to `interval` seconds between two reads. Raises `DeviceTimeout` after `timeout`
         seconds, and `DeviceGone` for all ones in a register that has undefined bits.
         """
-        mask, wanted = self.declaration.select(value, fields)
+        mask, wanted = self._select(value, fields)
         deadline = Deadline(timeout)
         reads = 0
         while True:
@@ -158,7 +166,7 @@ class Writable(Accessor[T]):
         """
         number = value._raw if type(value) is self._kind else value
         if fields or type(number) is not int or not 0 <= number <= self._ones:
-            number = self.declaration.select(value, fields)[1]
+            number = self._select(value, fields)[1]
         self._write(self._offset, number)
 
 
@@ -169,7 +177,7 @@ class ReadWrite(Readable[T], Writable[T]):
 
     def update(self, **fields: Any) -> None:
         """Change these fields and keep the others: one load, one store, not atomic."""
-        mask, bits = self.declaration.select(None, fields)
+        mask, bits = self._select(None, fields)
         self._write(self._offset, self._read(self._offset) & ~mask | bits)
 
 
@@ -183,4 +191,4 @@ class Clearable(Readable[T]):
 
         One store; all other bits are written as 0, which leaves them alone.
         """
-        self._write(self._offset, self.declaration.select(value, fields)[1])
+        self._write(self._offset, self._select(value, fields)[1])

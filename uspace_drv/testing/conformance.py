@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 
 from uspace_drv.attachment import attach
 from uspace_drv.driver import Driver
@@ -48,51 +49,67 @@ def check_driver(driver: type[Driver], target: type[DeviceModel] | Target) -> No
         raise ExceptionGroup(f"{driver.__name__} does not conform", failures)
 
 
+def _leaving_nothing(check: Check) -> Check:
+    """Make the check fail if the process holds something else after it than before."""
+
+    @wraps(check)
+    def checked(driver: type[Driver], target: Target) -> None:
+        before = belongings()
+        check(driver, target)  # when it returns, nothing here refers to a driver or its arrays
+        after = belongings()
+        left = ", ".join((after - before).elements()) or "nothing"
+        lost = ", ".join((before - after).elements()) or "nothing"
+        _expect(after == before, f"it left {left} behind, and closed {lost} that it did not open")
+
+    return checked
+
+
+@_leaving_nothing
 def attaches_and_leaves_ten_times(driver: type[Driver], target: Target) -> None:
     """Ten rounds of attach, work and leave."""
-    with _leaving_nothing():
-        for _ in range(ROUNDS):
-            with target.attach(driver) as started:
-                started.self_test()
+    for _ in range(ROUNDS):
+        with target.attach(driver) as started:
+            started.self_test()
 
 
+@_leaving_nothing
 def leaves_twice(driver: type[Driver], target: Target) -> None:
     """Closing an attachment that is closed does nothing."""
-    with _leaving_nothing():
-        attachment = target.attach(driver)
-        attachment.close()
-        attachment.close()
+    attachment = target.attach(driver)
+    attachment.close()
+    attachment.close()
 
 
+@_leaving_nothing
 def leaves_in_the_middle_of_a_wait(driver: type[Driver], target: Target) -> None:
     """Leaving ends a wait in another thread, with `ClosedError`."""
-    ends: list[BaseException] = []
-    with _leaving_nothing():
-        attachment = target.attach(driver)
-        device = attachment.driver.device
-        if device.irq_count == 0:
-            attachment.close()
-            return
-        waiting = threading.Event()
-
-        def wait() -> None:
-            try:
-                waiting.set()
-                while True:
-                    device.irq(0).wait(WAIT)
-            except UspaceError as end:
-                ends.append(end)
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        waiting.wait(WAIT)
+    attachment = target.attach(driver)
+    device = attachment.driver.device
+    if device.irq_count == 0:
         attachment.close()
-        thread.join(WAIT)
+        return
+    ends: list[BaseException] = []
+    waiting = threading.Event()
+
+    def wait() -> None:
+        try:
+            waiting.set()
+            while True:
+                device.irq(0).wait(WAIT)
+        except UspaceError as end:
+            ends.append(end)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    waiting.wait(WAIT)
+    attachment.close()
+    thread.join(WAIT)
     # Busy: the driver's own handler is the one that waits, and leaving ended that.
     ended_well = bool(ends) and isinstance(ends[0], ClosedError | BusyError)
     _expect(ended_well, f"the wait ended with {ends}")
 
 
+@_leaving_nothing
 def fails_in_probe(driver: type[Driver], target: Target) -> None:
     """A probe that fails gives its own error, and everything back."""
 
@@ -101,51 +118,53 @@ def fails_in_probe(driver: type[Driver], target: Target) -> None:
             super().probe()
             raise DeviceError("a fault on purpose")
 
-    with _leaving_nothing(), _expecting("a fault on purpose"):
+    with _expecting("a fault on purpose"):
         target.attach(FailingProbe).close()
 
 
+@_leaving_nothing
 def survives_lost_interrupts(driver: type[Driver], target: Target) -> None:
     """An interrupt that never comes is an error in words, or is not needed."""
-    with _leaving_nothing(), suppress(DeviceError):
+    with suppress(DeviceError):
         _work(driver, FaultyBackend(target.open(), interrupts=0), target)
 
 
+@_leaving_nothing
 def survives_doubled_interrupts(driver: type[Driver], target: Target) -> None:
     """An interrupt that comes twice does no harm."""
-    with _leaving_nothing():
-        _work(driver, FaultyBackend(target.open(), interrupts=2), target)
+    _work(driver, FaultyBackend(target.open(), interrupts=2), target)
 
 
+@_leaving_nothing
 def refuses_a_dead_device(driver: type[Driver], target: Target) -> None:
     """A device that answers all ones from the start is refused with an error in words."""
-    with _leaving_nothing(), _expecting():
+    with _expecting():
         backend = FaultyBackend(target.open())
         backend.reads_all_ones = True
         attach(backend, driver, irq_kind=target.irq_kind).close()
 
 
+@_leaving_nothing
 def survives_the_death_of_the_device(driver: type[Driver], target: Target) -> None:
     """A device that answers all ones in the middle gives an error in words, and can be left."""
-    with _leaving_nothing():
-        backend = FaultyBackend(target.open())
-        attachment = attach(backend, driver, irq_kind=target.irq_kind)
-        backend.reads_all_ones = True
-        with _expecting():
-            _in_time(attachment.driver.self_test)
-        with suppress(DeviceError):
-            attachment.close()
+    backend = FaultyBackend(target.open())
+    attachment = attach(backend, driver, irq_kind=target.irq_kind)
+    backend.reads_all_ones = True
+    with _expecting():
+        _in_time(attachment.driver.self_test)
+    with suppress(DeviceError):
+        attachment.close()
 
 
+@_leaving_nothing
 def notices_memory_that_was_unmapped(driver: type[Driver], target: Target) -> None:
     """Memory that the device does not reach is noticed, where an IOMMU keeps it from there."""
-    with _leaving_nothing():
-        backend = FaultyBackend(target.open(), drops_mappings=True)
-        try:
-            _work(driver, backend, target)
-        except DeviceError:
-            return
-        _expect(backend.dropped == 0, f"{backend.dropped} buffers were out of reach, unnoticed")
+    backend = FaultyBackend(target.open(), drops_mappings=True)
+    try:
+        _work(driver, backend, target)
+    except DeviceError:
+        return
+    _expect(backend.dropped == 0, f"{backend.dropped} buffers were out of reach, unnoticed")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -187,17 +206,6 @@ def _in_time(work: Callable[[], None]) -> None:
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise NonConformance(message)
-
-
-@contextmanager
-def _leaving_nothing() -> Iterator[None]:
-    """Whatever happens inside, the process holds the same afterwards."""
-    before = belongings()
-    yield
-    after = belongings()
-    left = ", ".join((after - before).elements()) or "nothing"
-    lost = ", ".join((before - after).elements()) or "nothing"
-    _expect(after == before, f"it left {left} behind, and closed {lost} that it did not open")
 
 
 @contextmanager

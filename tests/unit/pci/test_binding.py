@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.native.child import in_child
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
 from uspace_drv.errors import BusyError, HostError, NoDevice, UnsupportedError
 from uspace_drv.pci.address import PciAddress
@@ -118,6 +119,13 @@ def test_siblings_in_the_group_are_named(machine: FakeMachine) -> None:
     assert bind(EDU, bus=machine.bus).notes == ()
 
 
+def test_a_sibling_bound_to_uio_is_in_the_way_of_vfio(machine: FakeMachine) -> None:
+    machine.function(PciAddress(0, 0, 4, 1), driver=UIO, group=14)
+    machine.function(PciAddress(0, 0, 4, 2), driver="pcieport", group=14)
+    (note,) = bind(EDU, bus=machine.bus).notes
+    assert "shared with 0000:00:04.1 (uio_pci_generic); bind that one too" in note
+
+
 def test_refuses_what_the_machine_lives_on(machine: FakeMachine) -> None:
     machine.disk("vda", FOLDER_OF, "254:0")
     machine.mounts("27 1 254:0 / / rw - ext4 /dev/vda rw")
@@ -214,6 +222,51 @@ def test_the_lock_names_its_owner(machine: FakeMachine, tmp_path: Path) -> None:
         pytest.raises(BusyError, match=r"process 4711 \(uspace\) has it"),
     ):
         lock_function(EDU, machine)
+
+
+LOCKED = """
+from pathlib import Path
+from uspace_drv.pci.address import PciAddress
+from uspace_drv.pci.host import Host
+from uspace_drv.pci.lock import lock_function
+address, host = PciAddress(0, 0, 4, 0), Host(Path(sys.argv[1]))
+lock = lock_function(address, host)
+end, keep = os.pipe()
+child = os.fork()
+"""
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    done = in_child(
+        f"""{LOCKED}
+if child == 0:
+    os.close(keep)
+    os.read(end, 1)
+    os._exit(0)
+lock.close()
+lock_function(address, host).close()
+os.close(keep)
+print(os.waitpid(child, 0)[1])
+""",
+        str(tmp_path),
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_forked_child_does_not_give_the_lock_back(tmp_path: Path) -> None:
+    done = in_child(
+        f"""{LOCKED}
+if child == 0:
+    lock.close()
+    os._exit(0)
+os.waitpid(child, 0)
+lock_function(address, host)
+""",
+        str(tmp_path),
+    )
+    assert "BusyError: 0000:00:04.0: another process has it" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"driver": 1', '{"other": 2}'])

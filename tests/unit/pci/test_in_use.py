@@ -126,6 +126,45 @@ def test_a_disk_behind_a_bridge_counts_for_the_bridge(machine: FakeMachine) -> N
         assert words(machine, address) == [f"{address}: / (sda) is mounted from it"]
 
 
+@pytest.mark.parametrize("kind", ["9p", "virtiofs"])
+def test_a_share_of_the_host(machine: FakeMachine, kind: str) -> None:
+    for address, number, tag in ((DISK, 0, "root"), (CARD, 1, "other")):
+        folder = f"{machine.function(address)}/virtio{number}"
+        if kind == "9p":
+            machine.file(f"{folder}/mount_tag", f"{tag}\0")
+            machine.symlink(f"/sys/bus/virtio/devices/virtio{number}", folder)
+        else:
+            machine.file(f"{folder}/device", "0x001a\n")
+            machine.file(f"/sys/fs/virtiofs/{number}/tag", f"{tag}\n")
+            machine.symlink(f"/sys/fs/virtiofs/{number}/device", folder)
+    machine.mounts(mount("0:20", "/", kind, "root"), mount("0:21", "/proc", "proc", "other"))
+    assert words(machine) == ["0000:00:01.0: / (root) is mounted from it"]
+    assert words(machine, CARD) == []
+
+
+def test_mounts_that_only_the_first_process_sees(machine: FakeMachine) -> None:
+    """This one was put into a folder (chroot) of an overlay over what is mounted there."""
+    machine.file(f"{machine.function(DISK)}/virtio0/mount_tag", "root\0")
+    machine.symlink("/sys/bus/virtio/devices/virtio0", f"/sys/bus/pci/devices/{DISK}/virtio0")
+    machine.mounts(mount("0:22", "/", "overlay", "overlay"))
+    assert words(machine) == []
+    machine.file("/proc/1/mountinfo", f"{mount('0:20', '/host', '9p', 'root')}\n")
+    assert words(machine) == ["0000:00:01.0: /host (root) is mounted from it"]
+
+
+@pytest.mark.usefixtures("disk")
+def test_mounts_of_other_namespaces(machine: FakeMachine) -> None:
+    """A container's volume: the host does not see it, and one process speaks for all of them."""
+    for process, space in (("1", "mnt:[1]"), ("70", "mnt:[7]"), ("71", "mnt:[7]")):
+        machine.file(f"/proc/{process}/mountinfo", f"{mount('254:1', f'/volume{process}')}\n")
+        machine.symlink(f"/proc/{process}/ns/mnt", f"/proc/{process}/ns/{space}")
+    machine.symlink("/proc/69/ns/mnt", "/proc/69/ns/mnt:[7]")  # it has just ended
+    assert words(machine) == [
+        "0000:00:01.0: /volume1 (vda1) is mounted from it",
+        "0000:00:01.0: /volume70 (vda1) is mounted from it by process 70",
+    ]
+
+
 def test_interface_with_a_route(machine: FakeMachine) -> None:
     machine.interface("eth0", machine.function(CARD))
     assert words(machine, CARD) == []

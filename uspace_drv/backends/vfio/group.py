@@ -10,11 +10,8 @@ from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.call import call
 from uspace_drv.backends.vfio.container import Container
 from uspace_drv.errors import BusyError, HostError, UnsupportedError
-from uspace_drv.pci.binding import VFIO
+from uspace_drv.pci.binding import KEEPS_GROUP_VIABLE, VFIO
 from uspace_drv.pci.sysfs import IommuGroup, PciBus, PciFunction
-
-HARMLESS = {VFIO, "pci-stub", "pcieport"}
-"""Drivers of a sibling that leave the group viable (Linux drivers/iommu, vfio.rst)."""
 
 
 class Group:
@@ -57,7 +54,7 @@ class Group:
         if status.flags & uapi.GroupFlag.VIABLE:
             return
         functions = [bus.function(member) for member in group.members]
-        blockers = [f for f in functions if f.driver and f.driver not in HARMLESS]
+        blockers = [f for f in functions if f.driver and f.driver not in KEEPS_GROUP_VIABLE]
         named = ", ".join(f"{f.address} ({f.driver})" for f in blockers) or "a device of the host"
         cure = "; ".join(f"uspace bind {f.address}" for f in blockers)
         raise HostError(

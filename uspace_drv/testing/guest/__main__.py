@@ -15,11 +15,13 @@ from uspace_drv.errors import UspaceError
 from .kernel import Kernel, debian_kernel
 from .machine import Guest
 from .process import GuestFailed
+from .qemu import qemu_command, qemu_version
 
 GUEST_FAILED, NOT_READY = 124, 125
 """Exit codes, as timeout(1) gives them; every other code is the command's own."""
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_SOCKET = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -29,6 +31,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--memory", default="1G", show_default=True, help="As QEMU's -m.")
 @click.option("--hugepages", default=0, metavar="N", help="Reserve N pages of 2 MiB.")
 @click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS")
+@click.option("vfio_user", "--vfio-user", multiple=True, type=_SOCKET, help="A device behind it.")
 @click.option("shares", "--share", multiple=True, type=_FOLDER, help="A folder it may write.")
 @click.option("environment", "--env", multiple=True, metavar="NAME=VALUE")
 @click.option("modules", "--module", multiple=True, metavar="NAME", help="Load it as well.")
@@ -36,12 +39,12 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--kernel", type=_FILE, help="A bzImage or ELF kernel instead of Debian's.")
 @click.option("kernel_modules", "--modules", type=_FOLDER, help="Its lib/modules/RELEASE.")
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Keep its log here.")
-@click.option("--fetch", is_flag=True, help="Only fetch Debian's kernel, and print its name.")
+@click.option("--fetch", type=click.Choice(["kernel", "qemu"]), help="Only that; print its name.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
     command: tuple[str, ...],
     *,
-    fetch: bool,
+    fetch: str | None,
     timeout: float,
     environment: tuple[str, ...],
     log: Path | None,
@@ -59,7 +62,7 @@ def main(
         signal.signal(number, _terminate)
     try:
         if fetch:
-            click.echo(debian_kernel().name)
+            click.echo(_fetched(fetch))
             return
         if not command:
             raise click.UsageError("which COMMAND shall the guest run?")
@@ -73,6 +76,11 @@ def main(
     if log:
         log.write_text(result.kernel_log)
     sys.exit(result.exit_code)
+
+
+def _fetched(what: str) -> str:
+    """Return the name of what guests run, after fetching it if this machine has none."""
+    return debian_kernel().name if what == "kernel" else qemu_version(qemu_command(vfio_user=True))
 
 
 def _guest(kernel: Path | None, kernel_modules: Path | None, **options: Any) -> Guest:

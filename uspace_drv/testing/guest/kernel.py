@@ -7,15 +7,14 @@ real-mode kernel header", to find the ELF kernel inside a compressed image.
 from __future__ import annotations
 
 import lzma
-import os
 import re
 import struct
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from uspace_drv.errors import HostError
 
+from .cache import cache_folder, fetch
 from .programs import apt_line, run_program
 
 META_PACKAGE = "linux-image-amd64"
@@ -47,17 +46,12 @@ def debian_kernel() -> Kernel:
     """
     packages = _kernel_packages()
     version = _candidate(packages[0])
-    folder = _cache() / f"kernel-{version.replace(':', '_')}"
+    folder = cache_folder() / f"kernel-{version.replace(':', '_')}"
     if not folder.exists():
-        _unpack(packages, folder)
+        fetch(lambda scratch: _download(packages, scratch, folder.name), _unpack_images)
     image = next(folder.glob("boot/vmlinux-*"), None) or next(folder.glob("boot/vmlinuz-*"))
     modules = next(folder.glob("lib/modules/*"), None) or next(folder.glob("usr/lib/modules/*"))
     return Kernel(image, modules, f"Debian {version}")
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "uspace_drv"
 
 
 def _kernel_packages() -> list[str]:
@@ -78,26 +72,7 @@ def _candidate(package: str) -> str:
     return next(line[9:] for line in shown.splitlines() if line.startswith("Version: "))
 
 
-def _unpack(packages: list[str], folder: Path) -> None:
-    """Fetch and unpack into a new `folder`; another process may do the same at the same time."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder.parent) as scratch:
-        _download(packages, Path(scratch))
-        whole = Path(scratch, "whole")
-        for package in Path(scratch).glob("*.deb"):
-            run_program("dpkg-deb", "-x", package, whole)
-        for image in list(whole.glob("boot/vmlinuz-*")):
-            elf = extract_elf(image.read_bytes())
-            if elf is not None:
-                image.with_name(image.name.replace("vmlinuz", "vmlinux")).write_bytes(elf)
-        try:
-            whole.rename(folder)
-        except OSError:
-            if not folder.exists():  # else the other process was first
-                raise
-
-
-def _download(packages: list[str], folder: Path) -> None:
+def _download(packages: list[str], folder: Path, name: str) -> str:
     # The folder is private to this user: apt's own unprivileged user cannot write there.
     words = ("-q", "-o", "APT::Sandbox::User=root", "download")
     try:
@@ -105,6 +80,14 @@ def _download(packages: list[str], folder: Path) -> None:
     except HostError as failure:
         line = apt_line("update")
         raise HostError(f"{failure}; if the package lists are old, run: {line}") from failure
+    return name
+
+
+def _unpack_images(whole: Path) -> None:
+    for image in list(whole.glob("boot/vmlinuz-*")):
+        elf = extract_elf(image.read_bytes())
+        if elf is not None:
+            image.with_name(image.name.replace("vmlinuz", "vmlinux")).write_bytes(elf)
 
 
 def extract_elf(image: bytes) -> bytes | None:

@@ -6,6 +6,7 @@ host's files (read-only, with a layer of memory over them), so there is no image
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import tempfile
@@ -21,9 +22,12 @@ from .kernel import Kernel, debian_kernel
 from .modules import BOOT_MODULES, DRIVER_MODULES, load_modules
 from .process import GuestFailed, Sink, supervise
 from .programs import find_program
+from .qemu import VFIO_USER_DEVICE, qemu_command
 
 _IOMMU_DEVICES = {"none": [], "intel": ["-device", "intel-iommu,intremap=on,caching-mode=on"]}
 _IOMMU_WORDS = {"none": "intel_iommu=off", "intel": "intel_iommu=on"}
+_VFIO_USER_SLOT = 0x10
+_LINES_SAID = 3
 _KERNEL_WORDS = "console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
 
 
@@ -42,14 +46,17 @@ class Guest:
 
     `devices` are words of QEMU's -device ("edu,addr=4": the function 0000:00:04.0), `memory` a
     size for its -m, `hugepages` a count of 2 MiB pages, `modules` more kernel modules to load,
-    `words` more of the kernel's command line. `shares` are folders of the host that the command
-    may write, at the same path. `kernel` is Debian's own where none is given.
+    `words` more of the kernel's command line. `vfio_user` are sockets of programs that each play a
+    device, the functions 0000:00:10.0, 0000:00:11.0 and so on; the memory is then shared with them,
+    and QEMU is fetched if the installed one is older than 10.1. `shares` are folders of the host
+    that the command may write, at the same path. `kernel` is Debian's own where none is given.
     """
 
     devices: Sequence[str] = ()
     iommu: Literal["none", "intel"] = "none"
     memory: str = "1G"
     hugepages: int = 0
+    vfio_user: Sequence[Path] = ()
     shares: Sequence[Path] = ()
     modules: Sequence[str] = ()
     words: Sequence[str] = ()
@@ -74,41 +81,54 @@ class Guest:
                 f"guest: runs the host's own programs on x86-64, not on {platform.machine()};"
                 " use a model, for example virtual:edu"
             )
+        self._check_paths()
         kernel = self.kernel or debian_kernel()
         script = initramfs.command_script(
             argv, _environment() | dict(environment or {}), directory or Path.cwd()
         )
+        qemu = qemu_command(vfio_user=bool(self.vfio_user))
         with tempfile.TemporaryDirectory(prefix="uspace-guest-") as name:
             folder = Path(name)
             (folder / "initramfs").write_bytes(self._initramfs(kernel, script))
             code, output, ended = supervise(
-                lambda descriptor: self.command(folder, kernel, descriptor),
+                lambda descriptor: self.command(qemu, folder, kernel, descriptor),
                 folder / "qemu.log", timeout, sink,
             )  # fmt: skip
             late = None if ended else f"the command was not finished within {timeout:g} s"
             return _result(folder, code, output.decode(errors="replace"), late)
+
+    def _check_paths(self) -> None:
+        for path in self.shares:
+            if not path.is_dir():
+                raise HostError(f"{path}: no such folder to share with the guest")
+        for path in self.vfio_user:
+            if not path.is_socket():
+                raise HostError(
+                    f"{path}: no such socket of a device; to serve one of our models there,"
+                    f" run: uspace serve MODEL {path}"
+                )
 
     def _initramfs(self, kernel: Kernel, script: str) -> bytes:
         modules: dict[str, bytes] = {}
         if kernel.modules is not None:
             names = (*BOOT_MODULES, *DRIVER_MODULES, *self.modules)
             modules = load_modules(kernel.modules, names)
-        for path in self.shares:
-            if not path.is_dir():
-                raise HostError(f"{path}: no such folder to share with the guest")
         shares = {f"share{number}": path.resolve() for number, path in enumerate(self.shares)}
         return initramfs.build(modules, shares, script)
 
-    def command(self, folder: Path, kernel: Kernel, output: int) -> list[str]:
-        """Return QEMU's command line; the guest's output goes to the file descriptor `output`."""
+    def command(self, qemu: Sequence[str], folder: Path, kernel: Kernel, output: int) -> list[str]:
+        """Return the whole command line of `qemu`, started by these words.
+
+        The guest's output goes to the file descriptor `output`.
+        """
         words = [_KERNEL_WORDS, _IOMMU_WORDS[self.iommu], f"hugepages={self.hugepages}"]
         return [
             # Should this process be killed outright, the host's kernel ends QEMU as well.
             str(find_program("setpriv")), "--pdeathsig", "KILL",
-            str(find_program("qemu-system-x86_64")),
-            "-M", "q35,kernel-irqchip=off", "-accel", "tcg,thread=multi", "-cpu", "max",
-            "-smp", "2", "-m", self.memory, "-display", "none", "-nodefaults",
-            "-no-user-config", "-no-reboot",
+            *qemu,
+            *_memory(self.memory, shared=bool(self.vfio_user)),
+            "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-display", "none",
+            "-nodefaults", "-no-user-config", "-no-reboot",
             "-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"),
             "-append", " ".join([*words, *self.words]),
             "-serial", f"file:{folder / 'kernel.log'}",
@@ -120,7 +140,23 @@ class Guest:
             *(word for number, path in enumerate(self.shares)
               for word in _tree(f"share{number}", path.resolve(), number + 1, "off")),
             *(word for device in self.devices for word in ("-device", device)),
+            *(word for number, path in enumerate(self.vfio_user)
+              for word in ("-device", _vfio_user_device(path, _VFIO_USER_SLOT + number))),
         ]  # fmt: skip
+
+
+def _memory(size: str, *, shared: bool) -> list[str]:
+    machine = "q35,kernel-irqchip=off"
+    if not shared:
+        return ["-M", machine, "-m", size]
+    backend = f"memory-backend-memfd,id=memory,size={size},share=on"
+    return ["-M", f"{machine},memory-backend=memory", "-m", size, "-object", backend]
+
+
+def _vfio_user_device(path: Path, slot: int) -> str:
+    """Return the words of a -device, as JSON: a socket's address is no plain word."""
+    socket = {"type": "unix", "path": str(path.resolve())}
+    return json.dumps({"driver": VFIO_USER_DEVICE, "socket": socket, "addr": f"{slot:x}"})
 
 
 def _port(name: str, path: str) -> list[str]:
@@ -152,6 +188,12 @@ def _result(folder: Path, code: int, output: str, late: str | None) -> Result:
         texts[name] = path.read_text(errors="replace").strip() if path.exists() else ""
     if late is None and texts["exit"].isdigit():
         return Result(int(texts["exit"]), output, texts["kernel.log"])
-    said = f", and said: {texts['qemu.log']}" if texts["qemu.log"] else ""
-    reason = late or f"QEMU ended (exit code {code}) before the command did{said}"
-    raise GuestFailed(reason, output, texts["kernel.log"])
+    reason = late or f"QEMU ended (exit code {code}) before the command did"
+    raise GuestFailed(f"{reason}{_said(texts['qemu.log'])}", output, texts["kernel.log"])
+
+
+def _said(text: str) -> str:
+    """Return the first lines of what QEMU said: after them may come all of a CPU's registers."""
+    lines = text.splitlines()
+    rest = f"\n({len(lines) - _LINES_SAID} more lines)" if len(lines) > _LINES_SAID else ""
+    return ", and said: " + "\n".join(lines[:_LINES_SAID]) + rest if lines else ""

@@ -16,6 +16,7 @@ PACKAGES = {
     "dpkg-deb": "dpkg",
     "apt-get": "apt",
     "apt-cache": "apt",
+    "env": "coreutils",
     "setpriv": "util-linux",
     "zstd": "zstd",
 }

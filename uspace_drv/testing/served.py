@@ -1,0 +1,64 @@
+"""A model in a process of its own, behind a vfio-user socket: what `--via vfio-user` tests on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from uspace_drv.errors import HostError
+from uspace_drv.models import DeviceModel
+
+LEAVE_TIMEOUT = 10.0
+"""Seconds that the process gets to end."""
+
+
+class ServedModel:
+    """`uspace serve` on a model class that can be imported, from `start()` to `close()`.
+
+    `address` is what `attach` takes. Everybody who attaches gets the same model, one at a time.
+    """
+
+    def __init__(self, model: type[DeviceModel]) -> None:
+        self._name = f"{model.__module__}:{model.__qualname__}"
+        self._folder = tempfile.TemporaryDirectory(prefix="uspace-")
+        self.path = Path(self._folder.name, "socket")
+        self.address = f"vfio-user:{self.path}"
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process, 0 when it was not started."""
+        return self._process.pid if self._process else 0
+
+    def start(self, *options: str) -> Self:
+        """Start the process and wait until it listens; `options` are those of `uspace serve`."""
+        command = [sys.executable, "-m", "uspace_drv", "serve", self._name, str(self.path)]
+        self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        output = self._process.stdout
+        ready = output.readline() if output else ""
+        if output:
+            output.close()
+        if not ready:
+            raise HostError(f"uspace serve {self._name} ended; its reason is in its output")
+        return self
+
+    def close(self) -> None:
+        """End the process. Twice is fine."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(LEAVE_TIMEOUT)
+            finally:
+                process.kill()
+                process.wait()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,8 @@
+"""vfio-user, both sides: the messages, the server that serves a model, the client's connection.
+
+Follows QEMU docs/interop/vfio-user.rst.
+"""
+
+from uspace_drv.vfiouser.server import Server
+
+__all__ = ["Server"]
