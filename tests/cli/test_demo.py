@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import pytest
 from click.testing import Result
@@ -14,6 +15,10 @@ from uspace_drv.cli.output import tick
 from uspace_drv.errors import UnsupportedError
 
 Uspace = Callable[..., Result]
+
+
+class Machine(Protocol):
+    def file(self, path: str, content: str | bytes) -> None: ...
 
 
 def test_every_step_by_msi_and_by_intx(uspace: Uspace) -> None:
@@ -64,6 +69,13 @@ def test_without_the_plugin_it_says_so(uspace: Uspace, monkeypatch: pytest.Monke
     plugins.installed_plugins.cache_clear()
     assert result.exit_code == 1
     assert result.stderr == "error: no driver is called 'edu'; installed: none\n"
+
+
+def test_another_device_is_not_to_be_bound(uspace: Uspace, machine: Machine) -> None:
+    machine.file("sys/bus/pci/devices/0000:00:04.1/device", "0x1041")
+    result = uspace("demo", "00:04.1")
+    expected = "error: 00:04.1: is 1234:1041, but the demo is for an edu device (1234:11e8)\n"
+    assert (result.exit_code, result.stderr) == (1, expected)
 
 
 def test_a_device_that_is_not_there(uspace: Uspace) -> None:

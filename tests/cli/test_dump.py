@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import pytest
 from click.testing import Result
@@ -12,9 +12,13 @@ from click.testing import Result
 from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import Plugin, RegisterBlock, array, plugins, ro, rw
 from uspace_drv.backends.virtual import VirtualDevice
-from uspace_drv.cli import dump
+from uspace_drv.cli import dump, output
 
 Uspace = Callable[..., Result]
+
+
+class Machine(Protocol):
+    def file(self, path: str, content: str | bytes) -> None: ...
 
 
 def rows(result: Result) -> dict[str, dict[str, Any]]:
@@ -98,6 +102,32 @@ def test_a_device_that_nobody_knows(uspace: Uspace, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 1
     assert "no driver for 1234:11e8; tried " in result.stderr
     assert "; to use the tables of another: --driver NAME" in result.stderr
+
+
+def test_a_function_that_nobody_knows_is_not_to_be_bound(uspace: Uspace, machine: Machine) -> None:
+    machine.file("sys/bus/pci/devices/0000:00:04.1/device", "0x1041")
+    result = uspace("dump", "00:04.1")
+    assert result.exit_code == 1
+    assert "00:04.1: no driver for 1234:1041; tried edu" in result.stderr
+    assert "uspace bind" not in result.stderr
+    assert "uspace bind" in uspace("dump", "00:04.1", "--driver", "edu").stderr
+
+
+def test_a_model_has_no_other_way_in(uspace: Uspace) -> None:
+    result = uspace("dump", "virtual:edu", "--via", "vfio")
+    assert result.exit_code == 1
+    assert result.stderr == "error: virtual:edu: is not opened via vfio; leave that out\n"
+
+
+def test_a_narrow_terminal_cuts_nothing(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    for width in ("60", "20"):
+        monkeypatch.setenv("COLUMNS", width)
+        lines = uspace("dump", "virtual:edu").stdout.splitlines()
+        assert max(map(len, lines)) == 61  # what it needs at least
+        (row,) = (number for number, line in enumerate(lines) if " 0x98 " in line)
+        assert lines[row].split()[2:5] == ["dma_comm", "rw", "0x0000000000000000"]
+        assert lines[row + 1].split()[0] == "and"
 
 
 def test_a_device_that_is_gone(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import Result
@@ -49,6 +50,37 @@ def test_debug_shows_where(
         assert result.exit_code == 1
         assert "Traceback" in result.stderr
         assert "DeviceGone: 0000:00:04.0: is gone" in result.stderr
+
+
+FAULTY = '''
+"""A driver with a mistake."""
+from uspace_drv import Driver, Plugin
+from uspace_drv.models import DeviceModel, PciIdentity
+
+class Faulty(Driver):
+    def deep(self) -> int:
+        return self._deeper()
+
+    def _deeper(self) -> int:
+        return {}["missing"]
+
+class FaultyModel(DeviceModel):
+    identity = PciIdentity(0x1234, 2)
+
+plugin = Plugin(Faulty, model=FaultyModel)
+'''
+
+
+def test_a_mistake_in_a_verb_shows_the_verb(
+    uspace: Uspace, add_plugin: Callable[[str, str], Path]
+) -> None:
+    add_plugin("faulty", FAULTY)
+    result = uspace("run", "faulty", "virtual:faulty", "deep")
+    frames = [line.split()[-1] for line in result.stderr.splitlines() if line.startswith("  File")]
+    assert (result.exit_code, frames) == (1, ["deep", "_deeper"])
+    assert result.stderr.endswith("\nKeyError: 'missing'\n")
+    whole = uspace("--debug", "run", "faulty", "virtual:faulty", "deep")
+    assert (whole.exit_code, "click/core.py" in whole.stderr) == (1, True)
 
 
 def test_ctrl_c_while_a_command_works(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:

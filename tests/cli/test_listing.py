@@ -87,6 +87,18 @@ def test_plugins(uspace: Uspace) -> None:
     assert "verbs      identify, is_alive, factorial" in uspace("drivers").stdout
 
 
+def test_a_driver_that_says_nothing_of_itself(
+    uspace: Uspace, add_plugin: Callable[[str, str], Path]
+) -> None:
+    source = (
+        "from uspace_drv import Driver, Plugin\n\nclass Mute(Driver): ...\n\nplugin = Plugin(Mute)"
+    )
+    add_plugin("mute", source)
+    lines = uspace("drivers").stdout.splitlines()
+    assert "mute" in lines
+    assert not any("broken" in line for line in lines)
+
+
 def test_a_broken_plugin_is_listed_with_its_reason(
     uspace: Uspace, add_plugin: Callable[[str, str], Path]
 ) -> None:

@@ -3,10 +3,12 @@
 import lzma
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +16,9 @@ from click.testing import CliRunner
 from uspace_drv.errors import HostError
 from uspace_drv.testing.guest import Guest, Kernel, initramfs, programs
 from uspace_drv.testing.guest.__main__ import main
+from uspace_drv.testing.guest.cache import fetch
 from uspace_drv.testing.guest.kernel import extract_elf
+from uspace_drv.testing.guest.machine import Result
 from uspace_drv.testing.guest.modules import load_modules
 
 TALLY = Path(__file__).parents[2] / "scripts" / "tally.py"
@@ -119,12 +123,50 @@ def test_apt_that_knows_no_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["--iommu", "nonsuch", "true"], 2, "'none', 'intel'"),
         (["--kernel", "/bin/sh", "--share", "/nowhere", "true"], 2, "/nowhere"),
         (["--modules", "/", "true"], 2, "--kernel"),
+        (["--devcie", "edu", "--", "true"], 2, "No such option '--devcie'"),
+        (["--log", "/nonexistent/log", "true"], 2, "cannot write /nonexistent/log: No such file"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], code: int, says: str) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == code
     assert says in result.output
+
+
+def test_options_of_the_command_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def run(_: Guest, argv: tuple[str, ...], **__: object) -> Result:
+        seen.append(argv)
+        return Result(0, "", "")
+
+    monkeypatch.setattr(Guest, "run", run)
+    for words in (["ls", "--log", "-l"], ["--", "ls", "--log", "-l"]):
+        assert CliRunner().invoke(main, words).exit_code == 0
+    assert seen == [("ls", "--log", "-l")] * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "code"), [(signal.default_int_handler, 129), (signal.SIG_IGN, 0)]
+)
+def test_a_terminal_that_is_closed(monkeypatch: pytest.MonkeyPatch, before: Any, code: int) -> None:
+    def run(*_: object, **__: object) -> Result:
+        signal.raise_signal(signal.SIGHUP)
+        return Result(0, "", "")
+
+    monkeypatch.setattr(Guest, "run", run)
+    found = signal.signal(signal.SIGHUP, before)
+    try:
+        assert CliRunner().invoke(main, ["true"]).exit_code == code
+    finally:
+        signal.signal(signal.SIGHUP, found)
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(HostError, match=r"Not a directory; set XDG_CACHE_HOME to a folder"):
+        fetch(lambda _: "name")
 
 
 def test_share_that_is_no_folder() -> None:

@@ -98,6 +98,7 @@ def test_a_second_run_is_quick_and_silent(checkout: Path) -> None:
     assert code == 0, says
     assert "pip install --quiet" in calls.read_text()
     assert "--editable .[test]" in calls.read_text()
+    assert f'uspace_drv_checkout.pth").write_text(sys.argv[1]) {checkout}\n' in calls.read_text()
     assert "--fetch kernel" in calls.read_text()
     assert "--fetch qemu" in calls.read_text()
     assert "QEMU with vfio-user-pci, which the installed one lacks" in says

@@ -21,11 +21,23 @@ GUEST_FAILED, NOT_READY = 124, 125
 """Exit codes, as timeout(1) gives them; every other code is the command's own."""
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_LOG = click.Path(dir_okay=False, path_type=Path)
 _SOCKET = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "max_content_width": 100})
+def _writable(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before a guest has run for nothing."""
+    try:
+        if path is not None:
+            path.open("ab").close()
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+# What follows the first word of COMMAND is its own, options too; before it they are ours.
+@click.command(context_settings={"allow_interspersed_args": False, "max_content_width": 100})
 @click.option("devices", "--device", multiple=True, metavar="WORDS", help="As QEMU's -device.")
 @click.option("--iommu", type=click.Choice(["none", "intel"]), default="none", show_default=True)
 @click.option("--memory", default="1G", show_default=True, help="As QEMU's -m.")
@@ -38,7 +50,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("words", "--append", multiple=True, metavar="WORD", help="For the kernel's line.")
 @click.option("--kernel", type=_FILE, help="A bzImage or ELF kernel instead of Debian's.")
 @click.option("kernel_modules", "--modules", type=_FOLDER, help="Its lib/modules/RELEASE.")
-@click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Keep its log here.")
+@click.option("--log", type=_LOG, callback=_writable, help="Keep its log here.")
 @click.option("--fetch", type=click.Choice(["kernel", "qemu"]), help="Only that; print its name.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
@@ -58,8 +70,9 @@ def main(
     \b
     scripts/vm --device edu,addr=4 --iommu intel -- ls /sys/kernel/iommu_groups
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup is to be obeyed
+            signal.signal(number, _terminate)
     try:
         if fetch:
             click.echo(_fetched(fetch))
@@ -107,4 +120,4 @@ def _end(failure: UspaceError, code: int, log: Path | None = None, text: str = "
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/vm")

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from uspace_drv.errors import HostError
+
 from .programs import run_program
 
 
@@ -26,8 +28,7 @@ def fetch(download: Callable[[Path], str], finish: Callable[[Path], None] | None
     same at the same time: the first one wins.
     """
     cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache) as scratch:
+    with _scratch_folder(cache) as scratch:
         whole = Path(scratch, "whole")
         folder = cache / download(Path(scratch))
         for package in Path(scratch).rglob("*.deb"):
@@ -40,3 +41,15 @@ def fetch(download: Callable[[Path], str], finish: Callable[[Path], None] | None
             if not folder.exists():  # else the other process was first
                 raise
     return folder
+
+
+def _scratch_folder(cache: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="fetch-", dir=cache)
+    except OSError as error:
+        raise HostError(
+            f"{cache}: cannot keep there what guests need: {error.strerror};"
+            " set XDG_CACHE_HOME to a folder that can be written, with 1 GB free",
+            cause=error,
+        ) from error
