@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from uspace_drv.deadline import Deadline
 from uspace_drv.device import Device
-from uspace_drv.errors import DeviceError
+from uspace_drv.errors import DeviceError, DeviceTimeout
 from uspace_drv.handlers import InterruptLoop, handlers_of
 from uspace_drv.pci.ids import Match
 
@@ -61,6 +62,16 @@ class Driver:
     def defer(self, work: Callable[[], None]) -> None:
         """Queue work for after the interrupt handler that calls this: the bottom half."""
         self._interrupts.defer(work)
+
+    def wait_until(self, predicate: Callable[[], bool], timeout: float, message: str) -> None:
+        """Wait for what handlers or deferred work bring about: `predicate` is asked after each.
+
+        Raises `DeviceTimeout` with `message` after `timeout` seconds, at once what a handler
+        raised, and `DeviceGone` if the device is not there any more.
+        """
+        if not self._interrupts.wait_until(predicate, Deadline(timeout).remaining()):
+            self.device.check_present()
+            raise DeviceTimeout(f"{self.device.address}: {message} within {timeout:.3f} s")
 
     def _start_interrupts(self) -> None:
         # The highest first: so that all vectors are allocated at once.

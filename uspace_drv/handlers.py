@@ -65,7 +65,7 @@ class InterruptLoop:
     """The thread that calls the handlers, from `start()` to `stop()`.
 
     It is the only waiter of its interrupts. An exception in a handler or in deferred work ends it;
-    `defer()` and `stop()` raise what it was.
+    `defer()`, `wait_until()` and `stop()` raise what it was.
     """
 
     def __init__(self, name: str) -> None:
@@ -73,6 +73,7 @@ class InterruptLoop:
         self._work: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._failure: BaseException | None = None
+        self._progress = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wake: EventFd | None = None
 
@@ -105,6 +106,31 @@ class InterruptLoop:
         self._work.append(work)
         self._wake.signal()
 
+    def wait_until(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Wait for what handlers or deferred work bring about; False after `timeout` seconds.
+
+        Raises at once what one of them raised, and `ClosedError` when none is running.
+        """
+        if self._thread is threading.current_thread():
+            raise BusyError(f"{self._name}: a handler cannot wait for what handlers bring about")
+        with self._progress:
+            self._progress.wait_for(lambda: predicate() or not self._is_serving, timeout)
+            if predicate():
+                return True
+            if self._failure is not None:
+                raise self._failure
+            if not self._is_serving:
+                raise ClosedError(f"{self._name}: handlers are waited for, and none is running")
+            return False
+
+    @property
+    def _is_serving(self) -> bool:
+        return self._thread is not None and self._failure is None
+
+    def _tell_waiters(self) -> None:
+        with self._progress:
+            self._progress.notify_all()
+
     def check_may_stop(self) -> None:
         """Raise `BusyError` in the loop's own thread, which cannot wait for its own end."""
         if self._thread is threading.current_thread():
@@ -123,6 +149,7 @@ class InterruptLoop:
         self._wake.close()
         self._thread = self._wake = None
         self._work.clear()
+        self._tell_waiters()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -140,6 +167,7 @@ class InterruptLoop:
             # It is raised in the thread that leaves; until then, somebody should know.
             log.exception("%s: a handler failed, and no other will be called", self._name)
             self._failure = failure
+            self._tell_waiters()
 
     def _serve(self, selector: selectors.BaseSelector, wake: EventFd) -> None:
         """One round: every interrupt that fired, then at most one piece of deferred work."""
@@ -151,5 +179,7 @@ class InterruptLoop:
             if take():
                 handler()
                 irq.rearm()
+                self._tell_waiters()
         if self._work and not self._stopping:
             self._work.popleft()()
+            self._tell_waiters()

@@ -17,6 +17,7 @@ from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout
 from uspace_drv.eventfd import EventFd
 from uspace_drv.native import wait_readable
 from uspace_drv.port import IrqKind, IrqLine
+from uspace_drv.registers import Link
 from uspace_drv.teardown import Teardown
 
 LEAVE_TIMEOUT = 5.0
@@ -79,10 +80,7 @@ class Irq:
                 if fired:
                     return fired
             self._check_present()
-            raise DeviceTimeout(
-                f"{self.name}: no interrupt within {deadline.timeout:.3f} s; "
-                f"{self.count} came before"
-            )
+            raise self._timeout(deadline)
         finally:
             self._leave(token)
 
@@ -184,6 +182,15 @@ class Irq:
     def _sleep(self, deadline: Deadline, spin: float) -> bool:
         fds = self._line.fileno(), self._wake.fileno()
         return wait_readable(*fds, deadline.remaining(), spin)
+
+    def _timeout(self, deadline: Deadline) -> DeviceTimeout:
+        error = DeviceTimeout(
+            f"{self.name}: no interrupt within {deadline.timeout:.3f} s; {self.count} came before"
+        )
+        link: Link | None = getattr(self._line, "link", None)
+        if link:
+            error.add_note(link.timeout_note)
+        return error
 
     def _check_open(self) -> None:
         if self._closed:

@@ -41,7 +41,7 @@ class Teardown:
                 if first is None:
                     first = failure
                     failure.add_note(f"while leaving: {what}")
-                else:
+                elif failure is not first:
                     first.add_note(f"then, while leaving: {what}: {_in_words(failure)}")
         return first
 

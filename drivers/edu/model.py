@@ -10,7 +10,7 @@ from uspace_drivers.edu.registers import (
     EduRegisters,
     Status,
 )
-from uspace_drv import DeviceError, IrqKind
+from uspace_drv import DeviceError, IrqKind, NoDevice
 from uspace_drv.models import Bar, DeviceModel, PciIdentity, on_write
 
 
@@ -33,6 +33,10 @@ class EduModel(DeviceModel):
         dma_delay: float = 0.0,
         factorial_delay: float = 0.0,
     ) -> None:
+        if not 1 <= dma_bits <= 64:
+            raise NoDevice(f"{name or 'edu'}: dma_bits={dma_bits}: expected 1 to 64 address bits")
+        if not min(dma_delay, factorial_delay) >= 0:  # nor is it what is no number
+            raise NoDevice(f"{name or 'edu'}: a delay is a number of seconds, 0 or more")
         self.dma_mask = (1 << dma_bits) - 1
         self.dma_delay = dma_delay
         self.factorial_delay = factorial_delay

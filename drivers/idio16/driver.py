@@ -1,9 +1,7 @@
 """A driver for the PCI-IDIO-16 card that reacts to its inputs (ACCES PCI-IDIO-16 User Manual)."""
 
-import threading
-
 from uspace_drivers.idio16.registers import Idio16Registers
-from uspace_drv import DeviceTimeout, Driver, PciId, RegisterValueError, interrupt
+from uspace_drv import Driver, PciId, RegisterValueError, interrupt
 
 
 class Idio16(Driver):
@@ -16,7 +14,6 @@ class Idio16(Driver):
         self.registers = Idio16Registers(self.device.bar(2))
         status = self.registers.interrupt_status.read()
         self.require(status.raw <= 7, f"not a PCI-IDIO-16: {status}")
-        self.changed = threading.Condition()
         self.changes = 0
         self.remove()
         self.registers.deactivate_filters.write(0)
@@ -29,12 +26,10 @@ class Idio16(Driver):
 
     @interrupt(0)
     def on_change(self) -> None:
-        """Quiet the card and wake who waits."""
+        """Quiet the card and count."""
         if self.registers.interrupt_status.read().pending:
             self.registers.clear_interrupt.write(0)
-            with self.changed:
-                self.changes += 1
-                self.changed.notify_all()
+            self.changes += 1
 
     def inputs(self) -> int:
         """Read all inputs."""
@@ -53,13 +48,9 @@ class Idio16(Driver):
 
     def wait_for_change(self, seen: int = 0, timeout: float = 1.0) -> int:
         """Wait until the inputs changed more than `seen` times; how often they did by now."""
-        with self.changed:
-            if not self.changed.wait_for(lambda: self.changes > seen, timeout):
-                raise DeviceTimeout(
-                    f"{self.device.address}: no input changed within {timeout:.3f} s; {seen} "
-                    "changes were seen before"
-                )
-            return self.changes
+        message = f"no more than {seen} changes of the inputs"
+        self.wait_until(lambda: self.changes > seen, timeout, message)
+        return self.changes
 
     def self_test(self) -> None:
         """Write the outputs and read them back; where they are wired to the inputs, those too."""

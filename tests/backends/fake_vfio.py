@@ -12,10 +12,11 @@ import pytest
 
 from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.uapi import Request
+from uspace_drv.vfio_numbers import DeviceFlag, IrqAction, IrqFlag, IrqIndex, Region
 
 BAR_SIZE = 0x1000
 CONFIG_SIZE = 0x100
-IRQS = {uapi.IrqIndex.INTX: 1, uapi.IrqIndex.MSI: 4, uapi.IrqIndex.MSIX: 0}
+IRQS = {IrqIndex.INTX: 1, IrqIndex.MSI: 4, IrqIndex.MSIX: 0}
 
 
 class FakeVfio:
@@ -29,11 +30,11 @@ class FakeVfio:
         self.version = 0
         self.has_type1 = True
         self.group_flags = uapi.GroupFlag.VIABLE
-        self.device_flags = uapi.DeviceFlag.PCI | uapi.DeviceFlag.RESET
-        self.irq_flags = uapi.IrqFlag.EVENTFD
+        self.device_flags = DeviceFlag.PCI | DeviceFlag.RESET
+        self.irq_flags = IrqFlag.EVENTFD
         self.iommu_info = iommu_info([(0, 0xFFFF)], 100)
         self.mapped: dict[int, tuple[int, int]] = {}
-        self.signals: list[tuple[int, uapi.IrqSet, int, list[int]]] = []
+        self.signals: list[tuple[int, IrqAction, int, list[int]]] = []
         """Of each SET_IRQS: index, flags, start, and 1 or -1 for each eventfd or none."""
         self.vectors_to_be_had = 32
         self.resets = 0
@@ -81,21 +82,21 @@ class FakeVfio:
         info.flags = self.device_flags
 
     def device_get_region_info(self, info: uapi.RegionInfo) -> None:
-        if info.index == uapi.Region.BAR0:
+        if info.index == Region.BAR0:
             info.size, info.flags = BAR_SIZE, 7
-        if info.index == uapi.Region.CONFIG:
+        if info.index == Region.CONFIG:
             info.size, info.offset = CONFIG_SIZE, BAR_SIZE
 
     def device_get_irq_info(self, info: uapi.IrqInfo) -> None:
-        info.count, info.flags = IRQS[uapi.IrqIndex(info.index)], self.irq_flags
-        if info.index == uapi.IrqIndex.INTX:
-            info.flags |= uapi.IrqFlag.MASKABLE | uapi.IrqFlag.AUTOMASKED
+        info.count, info.flags = IRQS[IrqIndex(info.index)], self.irq_flags
+        if info.index == IrqIndex.INTX:
+            info.flags |= IrqFlag.MASKABLE | IrqFlag.AUTOMASKED
 
     def device_set_irqs(self, argument: bytearray) -> int:
         header = uapi.IrqSetHeader.from_buffer(argument)
         fds = struct.unpack_from(f"={(len(argument) - 20) // 4}i", argument, 20)
         assert header.argsz == len(argument)
-        flags = uapi.IrqSet(header.flags)
+        flags = IrqAction(header.flags)
         self.signals.append((header.index, flags, header.start, [min(fd, 1) for fd in fds]))
         return self.vectors_to_be_had if len(fds) > self.vectors_to_be_had else 0
 

@@ -17,13 +17,14 @@ import pytest
 from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import BusyError, Direction, HostError, UnsupportedError, attach
 from uspace_drv.attachment import open_backend
-from uspace_drv.backends.vfio import VfioDevice, uapi
+from uspace_drv.backends.vfio import VfioDevice
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, VFIO, bind, restore
 from uspace_drv.pci.capabilities import capabilities
 from uspace_drv.pci.config import ConfigHeader
 from uspace_drv.pci.sysfs import PciBus, PciFunction
 from uspace_drv.port import IrqKind, Window
+from uspace_drv.vfio_numbers import IrqAction, IrqIndex
 
 pytestmark = pytest.mark.via("vfio")
 
@@ -281,8 +282,8 @@ def rng() -> Iterator[VfioDevice]:
 
 def fire(backend: VfioDevice, index: int) -> None:
     """Let the kernel signal a vector, as if the device had."""
-    flags = uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER
-    backend._irqs._set(uapi.IrqIndex.MSIX, flags, index, 1)
+    flags = IrqAction.DATA_NONE | IrqAction.TRIGGER
+    backend._irqs._set(IrqIndex.MSIX, flags, index, 1)
 
 
 def test_each_vector_signals_its_own_line(rng: VfioDevice) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.backends.fake_vfio import FakeVfio, iommu_info
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
 from uspace_drv.backends.vfio import VfioDevice, uapi
-from uspace_drv.backends.vfio.uapi import IrqSet, Request
+from uspace_drv.backends.vfio.uapi import Request
 from uspace_drv.device import Device
 from uspace_drv.errors import (
     BusyError,
@@ -25,6 +25,7 @@ from uspace_drv.errors import (
 )
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.port import Direction, IrqKind
+from uspace_drv.vfio_numbers import DeviceFlag, IrqAction, IrqFlag, IrqIndex
 
 SIBLING = PciAddress(0, 0, 4, 1)
 WHERE = r"^0000:00:04\.0: "
@@ -235,8 +236,8 @@ def test_unmap_of_less_than_all(device: Device, kernel: FakeVfio) -> None:
         buffer.close()
 
 
-ON = IrqSet.DATA_EVENTFD | IrqSet.TRIGGER
-OFF = IrqSet.DATA_NONE | IrqSet.TRIGGER
+ON = IrqAction.DATA_EVENTFD | IrqAction.TRIGGER
+OFF = IrqAction.DATA_NONE | IrqAction.TRIGGER
 
 
 def test_interrupts_are_switched_on_and_off_one_by_one(device: Device, kernel: FakeVfio) -> None:
@@ -244,7 +245,7 @@ def test_interrupts_are_switched_on_and_off_one_by_one(device: Device, kernel: F
     device.irq(2)
     device.irq(1).close()
     device.close()
-    msi = uapi.IrqIndex.MSI
+    msi = IrqIndex.MSI
     assert kernel.signals == [
         (msi, ON, 0, [1]),
         (msi, ON, 2, [1]),
@@ -256,7 +257,7 @@ def test_interrupts_are_switched_on_and_off_one_by_one(device: Device, kernel: F
 
 
 def test_fixed_set_of_vectors_is_made_anew(machine: FakeMachine, kernel: FakeVfio) -> None:
-    kernel.irq_flags |= uapi.IrqFlag.NORESIZE
+    kernel.irq_flags |= IrqFlag.NORESIZE
     backend = VfioDevice(EDU, machine.bus)
     device = Device(backend)
     device.irq(1)
@@ -277,7 +278,7 @@ def test_fewer_vectors_than_asked_for_is_an_error(device: Device, kernel: FakeVf
 
 
 def test_vectors_survive_one_that_cannot_be_added(machine: FakeMachine, kernel: FakeVfio) -> None:
-    kernel.irq_flags |= uapi.IrqFlag.NORESIZE
+    kernel.irq_flags |= IrqFlag.NORESIZE
     backend = VfioDevice(EDU, machine.bus)
     device = Device(backend)
     device.irq(0)
@@ -309,7 +310,7 @@ def test_messages_cannot_be_masked_and_levels_can(backend: VfioDevice, kernel: F
     level.mask()
     level.unmask()
     flags = [flags for _, flags, _, _ in kernel.signals[-2:]]
-    assert flags == [IrqSet.DATA_NONE | IrqSet.MASK, IrqSet.DATA_NONE | IrqSet.UNMASK]
+    assert flags == [IrqAction.DATA_NONE | IrqAction.MASK, IrqAction.DATA_NONE | IrqAction.UNMASK]
     level.close()
     level.close()
 
@@ -325,7 +326,7 @@ def test_parts_of_the_device(device: Device, backend: VfioDevice, kernel: FakeVf
 
 
 def test_device_without_a_reset(machine: FakeMachine, kernel: FakeVfio) -> None:
-    kernel.device_flags = uapi.DeviceFlag.PCI
+    kernel.device_flags = DeviceFlag.PCI
     backend = VfioDevice(EDU, machine.bus)
     assert not backend.can_reset
     backend.close()

@@ -10,6 +10,15 @@ from pathlib import Path
 import pytest
 
 from uspace_drv.backends.vfio import uapi
+from uspace_drv.vfio_numbers import (
+    DeviceFlag,
+    DmaFlag,
+    IrqAction,
+    IrqFlag,
+    IrqIndex,
+    Region,
+    RegionFlag,
+)
 
 HEADER = Path("/usr/include/linux/vfio.h")
 
@@ -35,17 +44,17 @@ NUMBERS = {
     "VFIO_API_VERSION": uapi.API_VERSION,
     "VFIO_TYPE1v2_IOMMU": uapi.Extension.TYPE1V2,
     **{f"VFIO_GROUP_FLAGS_{flag.name}": flag for flag in uapi.GroupFlag},
-    **{f"VFIO_DEVICE_FLAGS_{flag.name}": flag for flag in uapi.DeviceFlag},
-    **{f"VFIO_REGION_INFO_FLAG_{flag.name}": flag for flag in uapi.RegionFlag},
-    **{f"VFIO_PCI_{region.name}_REGION_INDEX": region for region in uapi.Region},
-    **{f"VFIO_PCI_{index.name}_IRQ_INDEX": index for index in uapi.IrqIndex},
-    **{f"VFIO_IRQ_INFO_{flag.name}": flag for flag in uapi.IrqFlag},
-    "VFIO_IRQ_SET_DATA_NONE": uapi.IrqSet.DATA_NONE,
-    "VFIO_IRQ_SET_DATA_EVENTFD": uapi.IrqSet.DATA_EVENTFD,
-    "VFIO_IRQ_SET_ACTION_MASK": uapi.IrqSet.MASK,
-    "VFIO_IRQ_SET_ACTION_UNMASK": uapi.IrqSet.UNMASK,
-    "VFIO_IRQ_SET_ACTION_TRIGGER": uapi.IrqSet.TRIGGER,
-    **{f"VFIO_DMA_MAP_FLAG_{flag.name}": flag for flag in uapi.DmaFlag},
+    **{f"VFIO_DEVICE_FLAGS_{flag.name}": flag for flag in DeviceFlag},
+    **{f"VFIO_REGION_INFO_FLAG_{flag.name}": flag for flag in RegionFlag},
+    **{f"VFIO_PCI_{region.name}_REGION_INDEX": region for region in Region},
+    **{f"VFIO_PCI_{index.name}_IRQ_INDEX": index for index in IrqIndex},
+    **{f"VFIO_IRQ_INFO_{flag.name}": flag for flag in IrqFlag},
+    "VFIO_IRQ_SET_DATA_NONE": IrqAction.DATA_NONE,
+    "VFIO_IRQ_SET_DATA_EVENTFD": IrqAction.DATA_EVENTFD,
+    "VFIO_IRQ_SET_ACTION_MASK": IrqAction.MASK,
+    "VFIO_IRQ_SET_ACTION_UNMASK": IrqAction.UNMASK,
+    "VFIO_IRQ_SET_ACTION_TRIGGER": IrqAction.TRIGGER,
+    **{f"VFIO_DMA_MAP_FLAG_{flag.name}": flag for flag in DmaFlag},
     "VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE": uapi.IommuCapability.IOVA_RANGE,
     "VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL": uapi.IommuCapability.DMA_AVAIL,
     "VFIO_IOMMU_INFO_PGSIZES": uapi.IommuFlag.PAGE_SIZES,

@@ -27,13 +27,19 @@ from uspace_drv.errors import (
 )
 from uspace_drv.irq import Irq
 from uspace_drv.port import IrqKind
-from uspace_drv.vfiouser.numbers import Command, Flag, IrqAction, IrqFlag, Region, RegionFlag
+from uspace_drv.registers import RegisterBlock, rw
+from uspace_drv.vfio_numbers import IrqAction, IrqFlag, Region, RegionFlag
+from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.regions import IoFd, RegionInfo, pack_io_fds
 from uspace_drv.vfiouser.wire import split_irq_set
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 WAIT = 10.0
+
+
+class State(RegisterBlock, size=0x10):
+    state = rw(0)
 
 
 @pytest.fixture
@@ -94,6 +100,22 @@ def test_whole_bar_is_mapped(server: ScriptedServer) -> None:
             assert bar.memory()[2 * PAGE] == 7
             assert os.pread(fd, 1, 3 * PAGE) == b"\7"
         assert server.commands() == []
+
+
+@pytest.mark.parametrize("areas", [[], [(0, PAGE)]])
+def test_waiting_for_a_register_in_shared_memory(
+    server: ScriptedServer, areas: list[tuple[int, int]]
+) -> None:
+    with memory_file(4 * PAGE) as fd:
+        server.device = sharing_device(fd, areas)
+        with open_device(server) as device, closing(device.bar(2)) as bar:
+            state = State(bar).state
+            with pytest.raises(DeviceTimeout, match="0x00000001 not seen") as caught:
+                state.wait(1, timeout=0.01)
+            assert "another process" in str(caught.value.__notes__)
+            server.hang_up()
+            with pytest.raises(DeviceGone, match="closed the connection"):
+                state.wait(1, timeout=5 * WAIT)
 
 
 def test_areas_are_mapped_and_the_rest_goes_by_message(server: ScriptedServer) -> None:
@@ -354,6 +376,14 @@ def test_waiter_is_told_when_the_server_dies(
             device.reset()
         with pytest.raises(DeviceGone):
             device.dma.alloc("u1", 10)
+
+
+def test_timeout_says_where_to_look(server: ScriptedServer) -> None:
+    server.device.regions[7] = RegionInfo(7, READ_WRITE, 256, 0)
+    with open_device(server) as backend, closing(Device(backend)) as device:
+        with pytest.raises(DeviceTimeout, match="no interrupt within") as caught:
+            device.irq().wait(0.01)
+        assert "in its output" in str(caught.value.__notes__)
 
 
 def test_interrupts_that_came_before_the_end_are_delivered(server: ScriptedServer) -> None:

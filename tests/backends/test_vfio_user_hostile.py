@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -15,11 +18,12 @@ from tests.backends.vfio_user_device import PAGE, memory_file, sharing_device
 from tests.vfiouser.scripted_server import Handler, Reply, ScriptedServer
 from uspace_drv.backends.vfio_user import VfioUserDevice
 from uspace_drv.device import Device
-from uspace_drv.errors import UspaceError
+from uspace_drv.errors import DeviceTimeout, UspaceError
 from uspace_drv.native import Message
 from uspace_drv.port import IrqKind
 from uspace_drv.testing.belongings import belongings
 from uspace_drv.vfiouser import client
+from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.refusals import close_all
 
 WAIT = 10.0
@@ -146,14 +150,20 @@ def test_every_reply_with_every_length(server: ScriptedServer, command: int) -> 
 
 
 def test_flood_of_requests_ends_at_the_deadline(server: ScriptedServer) -> None:
-    def flood(reply: Reply) -> Reply:
+    block = struct.pack("<HHIII", 7, 99, 16, Flag.NO_REPLY, 0) * 4096
+
+    def flood(_: Message) -> None:
         assert server.channel is not None
-        with suppress(UspaceError):
-            while True:
-                server.channel.send(1, 11, 0, 0, bytes(16))
-        return reply
+        os.write(server.channel.fileno(), block)
+
+    def answer(command: int, payload: bytes) -> bytes:
+        time.sleep(0.005)  # 20 s for all of them
+        return payload
 
     with closing(VfioUserDevice(str(server.path))) as backend:
-        server.mangle = flood
-        with pytest.raises(UspaceError):
+        server.handlers[Command.DEVICE_RESET] = flood
+        backend._session.answer = answer
+        start = time.monotonic()
+        with pytest.raises(DeviceTimeout, match="no reply to DEVICE_RESET"):
             backend.reset()
+        assert time.monotonic() - start < 3.0

@@ -21,7 +21,8 @@ from uspace_drv.errors import DeviceError, HostError, PeerError
 from uspace_drv.native import Message
 from uspace_drv.port import Direction
 from uspace_drv.testing.belongings import belongings
-from uspace_drv.vfiouser.numbers import Command, DmaFlag
+from uspace_drv.vfio_numbers import DmaFlag
+from uspace_drv.vfiouser.numbers import Command
 from uspace_drv.vfiouser.refusals import close_all
 from uspace_drv.vfiouser.version import Capabilities
 from uspace_drv.vfiouser.wire import DmaAccess, DmaMap, DmaUnmap, pack, split_counted, unpack
@@ -170,13 +171,14 @@ def test_unmapping_that_goes_wrong_takes_the_memory_away_here(
 
 
 def test_limits_are_the_server_s(server: ScriptedServer) -> None:
-    server.device.capabilities = Capabilities(max_dma_maps=1, pgsizes=1 << 16 | 1 << 21)
-    with closing(VfioUserDevice(str(server.path))) as backend, closing(Device(backend)) as device:
-        assert backend.dma.page_size == 1 << 16
-        with device.dma.alloc("u1", 10) as buffer:
-            assert buffer.iova % (1 << 16) == 0
-            with pytest.raises(HostError, match="1 DMA mappings"):
-                device.dma.alloc("u1", 10)
+    server.device.capabilities = Capabilities(max_dma_maps=1, pgsizes=1 << 12 | 1 << 21)
+    with (
+        closing(VfioUserDevice(str(server.path))) as backend,
+        closing(Device(backend)) as device,
+        device.dma.alloc("u1", 10),
+        pytest.raises(HostError, match="1 DMA mappings"),
+    ):
+        device.dma.alloc("u1", 10)
 
 
 def test_memory_goes_with_its_last_array(backend: VfioUserDevice) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.vfiouser.scripted_server import READ_WRITE, Device, small_device
-from uspace_drv.vfiouser.numbers import RegionFlag
+from uspace_drv.vfio_numbers import RegionFlag
 from uspace_drv.vfiouser.regions import Area, RegionInfo
 
 PAGE = 4096

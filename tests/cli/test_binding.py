@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,12 @@ def test_what_the_machine_lives_on_is_refused_in_the_librarys_words(
     assert (result.exit_code, result.stderr) == (1, f"error: {words}\n")
 
 
-def test_only_functions_can_be_bound(uspace: Uspace, calls: list[Any]) -> None:
-    result = uspace("bind", "virtual:edu")
+@pytest.mark.parametrize("command", ["bind", "restore"])
+@pytest.mark.parametrize("address", ["virtual:edu", "vfio-user:/tmp/a b"])
+def test_only_functions_can_be_bound(
+    uspace: Uspace, calls: list[Any], command: str, address: str
+) -> None:
+    result = uspace(command, address)
     assert (result.exit_code, calls) == (1, [])
+    assert result.stderr.startswith(f"error: {address}: there is nothing to bind or restore")
+    assert result.stderr.endswith(f"use it as it is: uspace info {shlex.quote(address)}\n")

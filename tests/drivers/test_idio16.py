@@ -64,7 +64,7 @@ def test_an_input_that_changes_interrupts(model: Idio16Model, card: Idio16, inpu
 
 
 def test_an_input_that_does_not_change_is_waited_for_in_vain(card: Idio16) -> None:
-    with pytest.raises(DeviceTimeout, match=r"card: no input changed within 0\.010 s; 0 changes"):
+    with pytest.raises(DeviceTimeout, match=r"card: no more than 0 changes .* within 0\.010 s"):
         card.wait_for_change(0, 0.01)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from uspace_drv import BusyError, IrqKind, UnsupportedError
-from uspace_drv.eventfd import EventFd
+from uspace_drv.eventfd import SharedEventFd
 from uspace_drv.models import Bar, Msi, Msix, PciIdentity
 from uspace_drv.models.config import ModelConfig
 from uspace_drv.models.interrupts import ModelIrqs
@@ -207,8 +207,8 @@ def test_intx_can_be_disabled_in_config(function: Function, irqs: ModelIrqs) -> 
 def test_line_of_a_client_signals_its_eventfd_and_is_replaced(irqs: ModelIrqs) -> None:
     first, second = (os.eventfd(0, os.EFD_CLOEXEC) for _ in range(2))
     ours = os.dup(second)
-    irqs.line(IrqKind.MSI, 0, EventFd(first))
-    line = irqs.line(IrqKind.MSI, 0, EventFd(second))
+    irqs.line(IrqKind.MSI, 0, SharedEventFd(first))
+    line = irqs.line(IrqKind.MSI, 0, SharedEventFd(second))
     irqs.send()
     irqs.send()
     assert os.eventfd_read(ours) == 2
@@ -223,7 +223,7 @@ def test_line_of_a_client_signals_its_eventfd_and_is_replaced(irqs: ModelIrqs) -
 def test_eventfd_that_is_full_blocks_nobody(irqs: ModelIrqs) -> None:
     full = os.eventfd(0, os.EFD_CLOEXEC)
     os.eventfd_write(full, 2**64 - 2)
-    irqs.line(IrqKind.MSI, 0, EventFd(full))
+    irqs.line(IrqKind.MSI, 0, SharedEventFd(full))
     irqs.send()
 
 

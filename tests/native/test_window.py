@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, cast
@@ -275,6 +276,23 @@ def test_only_memory_can_be_viewed(two_pages: Path) -> None:
             region.memory()
     with pytest.raises(TypeError, match="bytes-like"):
         memoryview(Window.over_buffer(NAME, bytearray(16)))  # type: ignore[arg-type]
+
+
+def test_a_window_keeps_what_leads_to_the_device_until_it_closes() -> None:
+    window = Window.over_buffer(NAME, bytearray(8))
+    assert window.link is None
+    link = object()
+    before = sys.getrefcount(link)
+    window.link = link
+    window.link = link
+    assert window.link is link
+    assert sys.getrefcount(link) == before + 1
+    window.link = None
+    assert window.link is None
+    window.link = link
+    window.close()
+    assert window.link is None
+    assert sys.getrefcount(link) == before
 
 
 def test_barriers_and_header_exist() -> None:

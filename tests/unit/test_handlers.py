@@ -151,6 +151,64 @@ def test_after_a_failure_nothing_can_be_deferred(bench: Bench) -> None:
         bench.loop.stop()
 
 
+def test_what_handlers_bring_about_is_waited_for(bench: Bench) -> None:
+    def handler() -> None:
+        bench.log.append("top")
+        bench.loop.defer(lambda: bench.log.append("bottom"))
+
+    bench.start(handler)
+    assert not bench.loop.wait_until(lambda: bench.log != [], 0.01)
+    bench.line.fire()
+    assert bench.loop.wait_until(lambda: bench.log == ["top", "bottom"], WAIT)
+    bench.line.fire()
+    assert bench.loop.wait_until(lambda: len(bench.log) == 4, WAIT)
+
+
+@pytest.mark.parametrize("where", ["handler", "deferred work"])
+def test_waiter_is_told_at_once_when_a_handler_fails(bench: Bench, where: str) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError(where)
+
+    def asked() -> bool:  # the waiter holds the lock here, so it is waiting when the handler fails
+        bench.line.fire()
+        return False
+
+    bench.start(fail if where == "handler" else lambda: bench.loop.defer(fail))
+    with pytest.raises(ZeroDivisionError, match=where):
+        bench.loop.wait_until(asked, 5 * WAIT)
+    with pytest.raises(ZeroDivisionError):
+        bench.loop.stop()
+
+
+def test_nobody_to_wait_for(bench: Bench) -> None:
+    with pytest.raises(ClosedError, match="none is running"):
+        bench.loop.wait_until(lambda: False, WAIT)
+    assert bench.loop.wait_until(lambda: True, WAIT)
+
+
+def test_waiter_leaves_with_the_handlers(bench: Bench) -> None:
+    bench.start(lambda: None)
+    stopper = threading.Thread(target=bench.loop.stop)
+
+    def asked() -> bool:
+        if not stopper.ident:
+            stopper.start()
+        return False
+
+    with pytest.raises(ClosedError, match="none is running"):
+        bench.loop.wait_until(asked, 5 * WAIT)
+    stopper.join()
+
+
+def test_handler_cannot_wait_for_handlers(bench: Bench) -> None:
+    bench.start(lambda: bench.log.append(str(bench.loop.wait_until(lambda: False, WAIT))))
+    bench.line.fire()
+    with pytest.raises(BusyError, match="a handler cannot wait"):
+        bench.loop.wait_until(lambda: False, 5 * WAIT)
+    with pytest.raises(BusyError):
+        bench.loop.stop()
+
+
 def test_the_loop_is_the_only_waiter(bench: Bench) -> None:
     bench.start(bench.finish)
     bench.line.fire()
@@ -255,6 +313,14 @@ def test_driver_reacts_until_it_is_left(kind: IrqKind) -> None:
         ringer.registers.ring.write(1)
         assert ringer.enough.wait(WAIT)
     assert ringer.rounds == 5
+
+
+def test_driver_waits_for_its_handlers() -> None:
+    with attach(BellModel(), Ringer) as ringer:
+        ringer.registers.ring.write(1)
+        ringer.wait_until(lambda: ringer.rounds == 5, WAIT, "no five rounds")
+        with pytest.raises(DeviceTimeout, match=r"BellModel.*: no sixth round within 0\.010 s"):
+            ringer.wait_until(lambda: ringer.rounds == 6, 0.01, "no sixth round")
 
 
 def test_without_a_reset_the_handlers_go_on() -> None:

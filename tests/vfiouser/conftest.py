@@ -9,7 +9,7 @@ import pytest
 
 from tests.vfiouser.bare_peer import Pair, memory_files
 from tests.vfiouser.raw_client import Copier, RawClient
-from uspace_drv.vfiouser import Server
+from uspace_drv.vfiouser.server import Server
 
 
 @pytest.fixture

@@ -65,7 +65,6 @@ def _writes(payload: bytes) -> object:
 _BODIES = (
     wire.DmaMap,
     wire.DmaUnmap,
-    wire.DirtyBitmap,
     wire.DeviceInfo,
     wire.IrqInfo,
     wire.IrqSet,

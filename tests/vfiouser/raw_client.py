@@ -14,7 +14,8 @@ from uspace_drv import IrqKind, Register, RegisterBlock, field, ro, rw, wo
 from uspace_drv.errors import DeviceGone
 from uspace_drv.models import Area, Bar, DeviceModel, PciIdentity, on_write
 from uspace_drv.native import Channel, Message
-from uspace_drv.vfiouser.numbers import Command, DmaFlag, Flag, IrqAction
+from uspace_drv.vfio_numbers import DmaFlag, IrqAction
+from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.version import (
     Capabilities,
     TwinSocket,
@@ -198,6 +199,14 @@ class RawClient:
         self.write(0x18, destination, 8)
         self.write(0x20, count)
         return self.write(0x24, how)
+
+    def copy_posted(self, source: int, destination: int, count: int) -> None:
+        """As `copy`, and whatever comes then is left to the caller."""
+        self.write(0x10, source, 8)
+        self.write(0x18, destination, 8)
+        self.write(0x20, count)
+        start = pack(RegionAccess(0x24, 0, 4), b"\1\0\0\0")
+        self.send(Command.REGION_WRITE, start, flags=Flag.NO_REPLY)
 
     def close(self) -> None:
         self.channel.close()

@@ -16,8 +16,9 @@ from typing import Any, Self
 
 from uspace_drv.errors import UspaceError
 from uspace_drv.native import Channel, Message
+from uspace_drv.vfio_numbers import IrqAction, IrqFlag, Region, RegionFlag
 from uspace_drv.vfiouser import wire
-from uspace_drv.vfiouser.numbers import Flag, IrqAction, IrqFlag, Region, RegionFlag
+from uspace_drv.vfiouser.numbers import Flag
 from uspace_drv.vfiouser.regions import RegionInfo, pack_region_info, unpack_region_request
 from uspace_drv.vfiouser.version import Capabilities, Version, pack_version
 

@@ -25,7 +25,7 @@ from uspace_drv.errors import (
 )
 from uspace_drv.native import Channel, Message
 from uspace_drv.vfiouser import client, wire
-from uspace_drv.vfiouser.client import POSTED_LIMIT, Session
+from uspace_drv.vfiouser.client import AT_ONCE, POSTED_LIMIT, Session
 from uspace_drv.vfiouser.listener import Listener
 from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.version import Capabilities, TwinSocket, Version, pack_version
@@ -81,6 +81,7 @@ def test_negotiates(server: ScriptedServer, session: Session) -> None:
         (Version(1, 0), "answers 1.0, expected 0.0 to 0.2"),
         (Version(0, 9), "answers 0.9"),
         (Version(0, 1, Capabilities(max_data_xfer_size=4)), "max_data_xfer_size is 4"),
+        (Version(0, 1, Capabilities(pgsizes=0x10000)), "pgsizes is 0x10000, expected 0x1000"),
         (Version(0, 1, Capabilities(twin_socket=TwinSocket(True, 0))), "descriptor 0, and 0 came"),
         (Version(0, 1, Capabilities(twin_socket=TwinSocket(True))), "descriptor None"),
     ],
@@ -264,6 +265,24 @@ def test_request_that_comes_with_a_reply_is_answered(
             session.request(Command.DEVICE_RESET)
             assert answered.wait(WAIT)
             answered.clear()
+
+
+def test_many_requests_that_come_with_a_reply_are_all_answered(
+    server: ScriptedServer, session: Session
+) -> None:
+    count = 10 * AT_ONCE
+    answered = threading.Semaphore(0)
+
+    def reply_and_ask(message: Message) -> Reply:
+        reply = struct.pack("<HHIII", message.id, message.command, 16, Flag.REPLY, 0)
+        return Reply(raw=reply + struct.pack("<HHIII", 9, Command.DMA_READ, 16, 0, 0) * count)
+
+    server.handlers[Command.DEVICE_RESET] = reply_and_ask
+    server.handlers[Command.DMA_READ] = lambda _: answered.release()
+    with closing(Listener(session)):
+        session.request(Command.DEVICE_RESET)
+        for _ in range(count):
+            assert answered.acquire(timeout=WAIT)
 
 
 def test_listener_ends_with_the_server(server: ScriptedServer, session: Session) -> None:

@@ -23,8 +23,8 @@ from uspace_drv.device import Device
 from uspace_drv.errors import DeviceError, DeviceGone
 from uspace_drv.models import Area, Bar, DeviceModel, PciIdentity, on_write
 from uspace_drv.registers import RegisterBlock, rw
-from uspace_drv.vfiouser import Server
 from uspace_drv.vfiouser.numbers import MigrationState
+from uspace_drv.vfiouser.server import Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -17,8 +17,8 @@ from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import BusyError, HostError, attach
 from uspace_drv.errors import DeviceGone
 from uspace_drv.testing.served import ServedModel
-from uspace_drv.vfiouser import Server
 from uspace_drv.vfiouser.numbers import Command
+from uspace_drv.vfiouser.server import Server
 
 
 def test_readme_line(tmp_path: Path, nothing_left: None) -> None:
@@ -119,15 +119,18 @@ def test_serving_in_the_calling_thread(model: Copier, tmp_path: Path) -> None:
 def test_command_ends_by_signal(tmp_path: Path, number: signal.Signals, code: int) -> None:
     path = tmp_path / "edu"
     command = [sys.executable, "-m", "uspace_drv", "serve", "edu?dma_bits=32", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             assert process.stdout is not None
+            assert process.stderr is not None
             assert str(path) in process.stdout.readline()
             with RawClient(path) as client:
                 client.greet()
                 process.send_signal(number)
                 assert client.is_dropped()
             assert process.wait(10.0) == code
+            assert f"client of process {os.getpid()} came" in process.stderr.readline()
         finally:
             process.kill()
     assert not path.exists()

@@ -14,8 +14,8 @@ import pytest
 from tests.vfiouser.raw_client import PAGE, Copier, RawClient
 from uspace_drivers.edu import EduModel
 from uspace_drv.native import Message
-from uspace_drv.vfiouser import Server
 from uspace_drv.vfiouser.numbers import Command, Feature, FeatureFlag, MigrationState
+from uspace_drv.vfiouser.server import Server
 from uspace_drv.vfiouser.wire import (
     DeviceState,
     DmaLogging,
@@ -167,7 +167,7 @@ def test_data_in_the_wrong_state(client: RawClient) -> None:
         lambda data: data.replace(b'"config": [', b'"config": [99999999999, '),
         lambda data: b'{"ids": 1, "config": 2, "registers": 3, "memory": 4}',
         lambda data: b'{"ids": [], "config": [], "registers": {}, "memory": {}}',
-        lambda data: b"[" * 100000,
+        lambda data: b"[" * 20000,
         lambda data: data.replace(b'"0 0x0', b'"0 0x1'),
     ],
 )
@@ -184,6 +184,13 @@ def test_a_state_that_is_none_needs_a_reset(
     assert not other.command(Command.DEVICE_RESET).error
     assert state_of(other) == RUNNING
     assert other.read(0) == 0
+
+
+def test_a_state_that_is_too_large_is_not_kept(client: RawClient) -> None:
+    go(client, RESUMING)
+    body = pack(MigrationData(8 + 30000, 30000), bytes(30000))
+    answers = [client.command(Command.MIG_DATA_WRITE, body).error for _ in range(3)]
+    assert answers == [0, errno.ENOSPC, errno.ENOSPC]
 
 
 def test_a_client_that_leaves_a_stopped_device(server: Server) -> None:
@@ -206,6 +213,22 @@ def test_state_of_another_model_is_refused(client: RawClient, tmp_path: Path) ->
     go(client, RESUMING)
     push(client, data)
     assert go(client, STOP) == errno.EINVAL
+
+
+def test_dirty_pages_stay_until_the_reply_has_room(client: RawClient) -> None:
+    memory = os.memfd_create("guest")
+    os.ftruncate(memory, 16 * PAGE)
+    client.map(0, 16 * PAGE, memory)
+    os.close(memory)
+    client.be_bus_master()
+    ask(client, Feature.DMA_LOGGING_START | SET, pack(DmaLogging(PAGE, 0, 0)))
+    client.copy(0, 3 * PAGE, 8)
+    report = pack(DmaReport(0, 16 * PAGE, PAGE))
+    first = ask(client, Feature.DMA_LOGGING_REPORT | GET, report, argsz=8)
+    needed = int.from_bytes(first.payload[:4], "little")
+    assert len(first.payload) == 8 < needed
+    second = ask(client, Feature.DMA_LOGGING_REPORT | GET, report, argsz=needed)
+    assert second.payload[8 + 24 :] == b"\x08" + bytes(7)
 
 
 def test_dirty_pages(client: RawClient) -> None:

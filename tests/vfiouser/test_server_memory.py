@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.vfiouser.raw_client import ERROR, PAGE, Copier, RawClient
-from uspace_drv.vfiouser import Server
-from uspace_drv.vfiouser.numbers import Command, DmaFlag, UnmapFlag
+from uspace_drv.vfio_numbers import DmaFlag
+from uspace_drv.vfiouser.numbers import Command, UnmapFlag
+from uspace_drv.vfiouser.server import Server
 from uspace_drv.vfiouser.version import Capabilities, Version
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.vfiouser.raw_client import ERROR, PAGE, Copier, RawClient
 from uspace_drv.eventfd import EventFd
-from uspace_drv.vfiouser import Server
-from uspace_drv.vfiouser.numbers import Command, Flag, IrqAction, RegionFlag
+from uspace_drv.vfio_numbers import IrqAction, RegionFlag
+from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.regions import (
     IO_FDS_SIZE,
     REGION_INFO_SIZE,
@@ -22,6 +22,7 @@ from uspace_drv.vfiouser.regions import (
     unpack_io_fds,
     unpack_region_info,
 )
+from uspace_drv.vfiouser.server import Server
 from uspace_drv.vfiouser.version import Capabilities, Version
 from uspace_drv.vfiouser.wire import (
     DeviceInfo,
@@ -209,7 +210,7 @@ def test_a_client_that_takes_no_descriptors_gets_none(server: Server) -> None:
         assert reply.fds == ()
 
 
-@pytest.mark.parametrize(("index", "flags", "count"), [(0, 7, 1), (1, 3, 4), (2, 3, 8), (3, 0, 0)])
+@pytest.mark.parametrize(("index", "flags", "count"), [(0, 7, 1), (1, 1, 4), (2, 1, 8), (3, 0, 0)])
 def test_irq_info(client: RawClient, index: int, flags: int, count: int) -> None:
     body = pack(IrqInfo(16, 0, index, 0))
     reply = client.command(Command.DEVICE_GET_IRQ_INFO, body)
@@ -259,16 +260,10 @@ def test_intx_is_masked_when_it_fires(
     assert events[0].take() == 0
 
 
-def test_a_message_waits_behind_a_mask(
-    client: RawClient, model: Copier, events: list[EventFd]
-) -> None:
-    client.be_bus_master()
+def test_a_message_cannot_be_masked(client: RawClient, events: list[EventFd]) -> None:
     client.set_irqs(EVENTFD | TRIGGER, MSIX, 2, 1, [events[0].fileno()])
-    client.set_irqs(NONE | MASK, MSIX, 2)
-    model.interrupts.send(2)
-    assert events[0].take() == 0
-    client.set_irqs(NONE | UNMASK, MSIX, 2)
-    assert events[0].take() == 1
+    for action in (MASK, UNMASK):
+        assert client.set_irqs(NONE | action, MSIX, 2).error == errno.ENOTSUP
 
 
 def test_interrupts_that_cannot_be(client: RawClient, events: list[EventFd]) -> None:
@@ -330,9 +325,8 @@ def test_doorbells_ring_without_a_message(client: RawClient) -> None:
     assert (client.read(0x28), client.read(0x2C)) == (1234, 1)
     os.eventfd_write(reply.fds[gong.fd_index], 3)
     assert (client.read(0x28), client.read(0x2C)) == (5, 2)
-    os.ftruncate(reply.fds[bell.padding], 0)
-    os.eventfd_write(reply.fds[bell.fd_index], 1)
-    assert client.read(0x2C) == 2
+    with pytest.raises(PermissionError):
+        os.ftruncate(reply.fds[bell.padding], 0)
     for fd in reply.fds:
         os.close(fd)
     other = client.command(Command.DEVICE_GET_REGION_IO_FDS, pack_io_fds_request(2, 64))

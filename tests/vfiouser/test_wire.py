@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.vfiouser.parsers import PARSERS, Parser
 from uspace_drv.errors import PeerError
+from uspace_drv.vfio_numbers import IrqAction, RegionFlag
 from uspace_drv.vfiouser import wire
-from uspace_drv.vfiouser.numbers import Command, IrqAction, RegionFlag
+from uspace_drv.vfiouser.numbers import Command
 from uspace_drv.vfiouser.regions import (
     Area,
     IoFd,
@@ -36,7 +37,6 @@ BODIES = [
         wire.DmaUnmap(24, 0, 0x2000, 0x3000),
         "18000000 00000000 0020000000000000 0030000000000000",
     ),
-    (wire.DirtyBitmap(4096, 8), "0010000000000000 0800000000000000"),
     (wire.DeviceInfo(16, 3, 9, 5), "10000000 03000000 09000000 05000000"),
     (wire.IrqInfo(16, 9, 2, 32), "10000000 09000000 02000000 20000000"),
     (wire.IrqSet(20, 0x24, 2, 1, 3), "14000000 24000000 02000000 01000000 03000000"),

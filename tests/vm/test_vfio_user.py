@@ -18,7 +18,7 @@ import pytest
 
 from uspace_drivers.idio16 import Idio16Model
 from uspace_drv.testing.guest import Guest, GuestFailed
-from uspace_drv.vfiouser import Server
+from uspace_drv.vfiouser.server import Server
 
 pytestmark = pytest.mark.timeout(420)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from uspace_drv.attachment import function_behind
 from uspace_drv.cli.group import examples
-from uspace_drv.pci.address import DeviceAddress
+from uspace_drv.errors import UnsupportedError
+from uspace_drv.pci.address import DeviceAddress, PciAddress, Scheme
 from uspace_drv.pci.binding import USER_DRIVERS, Binding, bind, restore
 
 
@@ -35,8 +38,7 @@ def bind_function(address: str, driver: str | None, force: bool) -> None:
     Takes root. The kernel driver lets go of the device, so what stands on it is gone: a device
     that the machine lives on is refused. `uspace restore ADDR` undoes it.
     """
-    function = function_behind(DeviceAddress.parse(address))
-    _show(bind(function, driver, force_device_in_use=force))
+    _show(bind(_function_at(address), driver, force_device_in_use=force))
 
 
 @click.command("restore", epilog=examples("sudo uspace restore 0000:00:04.0"))
@@ -46,7 +48,17 @@ def restore_function(address: str) -> None:
 
     Takes root. Without a record of what it had, the kernel chooses.
     """
-    _show(restore(function_behind(DeviceAddress.parse(address))))
+    _show(restore(_function_at(address)))
+
+
+def _function_at(address: str) -> PciAddress:
+    where = DeviceAddress.parse(address)
+    if where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER}:
+        raise UnsupportedError(
+            f"{where}: there is nothing to bind or restore, no PCI function is behind it;"
+            f" use it as it is: uspace info {shlex.quote(str(where))}"
+        )
+    return function_behind(where)
 
 
 def _show(binding: Binding) -> None:

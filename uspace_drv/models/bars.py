@@ -119,15 +119,13 @@ class BarView:
     def fd(self) -> int:
         """The file that holds the areas; an offset in the BAR is an offset in the file.
 
-        Nobody can make it shorter or longer. `UnsupportedError` where there is no memory.
+        Nobody can make it shorter or longer. Whoever was given it may keep what it has mapped of
+        it, after it has left too. `UnsupportedError` where there is no memory.
         """
         if not self.areas:
             raise UnsupportedError(f"{self.name}: no part of it is memory, so there is no file")
         if self._fd < 0:
-            self._fd = os.memfd_create(self.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(self._fd, self.size)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, seals)
+            self._fd = sealed_file(self.name, self.size)
         return self._fd
 
     @property
@@ -153,6 +151,19 @@ class BarView:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+
+def sealed_file(name: str, size: int) -> int:
+    """Shared memory whose size stays as it is, whoever else is given the descriptor."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def free_bar(bars: Iterable[tuple[int, Bar]]) -> int:

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from uspace_drv.errors import BusyError, DeviceTimeout
@@ -52,6 +53,8 @@ class Clock:
         self._thread: threading.Thread | None = None
         self._worker: Worker | None = None
         self._stopping = False
+        self._owner = 0
+        self._report_late = report
 
     def now(self) -> float:
         """Seconds from some start on."""
@@ -59,7 +62,7 @@ class Clock:
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call `call` in that many seconds; 0 is at once, before this returns."""
-        timer = Timer(self.now() + seconds, call)
+        timer = Timer(self.now() + seconds, partial(self._call_for, self._owner, call))
         with self._changed:
             if seconds <= 0:
                 call()
@@ -75,7 +78,13 @@ class Clock:
         with self._changed:
             if self._worker is None:
                 self._worker = Worker(f"{self._name} work", self._post)
-            self._worker.put(function, then)
+            self._worker.put(function, then, partial(self._call_for, self._owner))
+
+    def disown(self, report: Callable[[Exception], None]) -> None:
+        """Tell `report` of what fails from now on in calls that were set before."""
+        with self._changed:
+            self._owner += 1
+            self._report_late = report
 
     def freeze(self) -> None:
         """Let time stand still, for a test: it passes by `advance` alone."""
@@ -193,6 +202,14 @@ class Clock:
                 if not self._stopping and due != 0:
                     self._changed.wait(due)
 
+    def _call_for(self, owner: int, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            if owner == self._owner:
+                raise
+            self._report_late(error)
+
     def _call_reporting(self, call: Callable[[], None]) -> None:
         try:
             call()
@@ -213,8 +230,13 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, function: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Queue a job."""
+    def put(
+        self,
+        function: Callable[[], Any],
+        then: Callable[[Any], None],
+        call: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """Queue a job; `call` is to call `then`, or what raises instead."""
         wanted = self._round
 
         def finish(result: Any, failure: Exception | None) -> None:
@@ -231,7 +253,7 @@ class Worker:
                     result = function()
                 except Exception as error:  # noqa: BLE001 - raised by `finish`
                     failure = error
-                self._post(lambda: finish(result, failure))
+                self._post(lambda: call(lambda: finish(result, failure)))
 
         with self._idle:
             self._open += 1

@@ -209,9 +209,11 @@ class Iommu:
         return self._mappings[place - 1] if place else None
 
     def _forget(self, mappings: Sequence[Mapping]) -> None:
-        for mapping in mappings:
-            del self._mappings[bisect_left(self._mappings, mapping)]
-            self._unmapped.append(replace(mapping, memory=GONE))
+        """Drop some that lie side by side."""
+        if mappings:
+            place = bisect_left(self._mappings, mappings[0])
+            del self._mappings[place : place + len(mappings)]
+        self._unmapped.extend(replace(each, memory=GONE) for each in mappings[-REMEMBERED:])
 
     def _what_is_there(self, iova: int, size: int) -> str:
         mapping = self._last_from(iova)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
-from uspace_drv.errors import DeviceError, UspaceError
+from uspace_drv.errors import DeviceError, PeerError, UspaceError
 from uspace_drv.models.bars import Bar, BarView
 from uspace_drv.models.capabilities import Capability, Msix
 from uspace_drv.models.clock import Clock, Timer
@@ -56,7 +56,7 @@ class DeviceModel:
         self.power_state = D0
         """0 to 3; in D3hot only configuration space answers."""
         self._turn = threading.RLock()
-        self._failure: Exception | None = None
+        self._failure: UspaceError | None = None
         self._msix, bars, capabilities = self._lay_out()
         self.bar_list = {
             number: BarView(bar, f"{self.name} bar {number}") for number, bar in bars.items()
@@ -111,6 +111,18 @@ class DeviceModel:
         for view in self.bar_list.values():
             view.close()
         self._raise_failure()
+
+    def disown(self, report: Callable[[UspaceError], None]) -> None:
+        """The client has left: what it began may go on, and the next one is not to suffer from it.
+
+        What has failed in the background and nobody has seen is told to `report`, and so is what
+        fails later of it. Otherwise the next access would raise it.
+        """
+        with self._turn:
+            self.clock.disown(lambda error: report(self._background_failure(error)))
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            report(failure)
 
     @contextmanager
     def quiesce(self) -> Iterator[None]:
@@ -210,13 +222,17 @@ class DeviceModel:
 
     def _keep_failure(self, error: Exception) -> None:
         """Keep what a timer raised for the next access: the thread that it was in has no caller."""
-        if not isinstance(error, UspaceError):
-            failure = DeviceError(
-                f"{self.name}: the model failed in the background: {type(error).__name__}: {error}"
-            )
-            failure.__cause__ = error
-            error = failure
-        self._failure = self._failure or error
+        self._failure = self._failure or self._background_failure(error)
+
+    def _background_failure(self, error: Exception) -> UspaceError:
+        """A peer's fault must not look like that of the peer who makes the next access."""
+        if isinstance(error, UspaceError) and not isinstance(error, PeerError):
+            return error
+        failure = DeviceError(
+            f"{self.name}: the model failed in the background: {type(error).__name__}: {error}"
+        )
+        failure.__cause__ = error
+        return failure
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None

@@ -48,6 +48,7 @@ typedef struct {
     uint64_t size;
     uint64_t limit;    /* = size, and 0 once closed: the bounds check finds closed windows too */
     PyObject *name;
+    PyObject *link;    /* whom to ask whether the device is there, or NULL */
     uint8_t *bytes;    /* memory */
     Mapping *mapping;
     int fd;            /* file */

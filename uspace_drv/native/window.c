@@ -178,6 +178,7 @@ window_clear(PyObject *object)
     Window *self = (Window *)object;
     self->closed = true;
     self->limit = 0;
+    Py_CLEAR(self->link);
     Py_CLEAR(self->mapping);
     Py_CLEAR(self->read);
     Py_CLEAR(self->write);
@@ -228,11 +229,29 @@ window_get_closed(PyObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(((Window *)self)->closed);
 }
 
+static PyObject *
+window_get_link(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *link = ((Window *)self)->link;
+    return Py_NewRef(link ? link : Py_None);
+}
+
+static int
+window_set_link(PyObject *object, PyObject *link, void *Py_UNUSED(closure))
+{
+    Window *self = (Window *)object;
+    PyObject *before = self->link;
+    self->link = link && link != Py_None ? Py_NewRef(link) : NULL;
+    Py_XDECREF(before);
+    return 0;
+}
+
 static int
 window_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Window *self = (Window *)object;
     Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->link);
     Py_VISIT(self->mapping);
     Py_VISIT(self->read);
     Py_VISIT(self->write);
@@ -285,6 +304,8 @@ static PyGetSetDef properties[] = {
     {"name", window_get_name, NULL, "Where this is, as errors say it.", NULL},
     {"size", window_get_size, NULL, "Bytes.", NULL},
     {"closed", window_get_closed, NULL, "Whether close() was called.", NULL},
+    {"link", window_get_link, window_set_link,
+     "What says whether the device is still there, where an access would not notice.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -4,7 +4,7 @@ A `Register` says what the bits of one register mean, a `RegisterBlock` where re
 what may be done with them. The language does no I/O of its own: it calls a `Window`.
 """
 
-from uspace_drv.registers.accessors import Clearable, Readable, ReadWrite, Window, Writable
+from uspace_drv.registers.accessors import Clearable, Link, Readable, ReadWrite, Window, Writable
 from uspace_drv.registers.block import RegisterBlock, array, ro, rw, w1c, wo
 from uspace_drv.registers.declaration import Access, ArrayDeclaration, Declaration
 from uspace_drv.registers.value import Field, Register, bit, field
@@ -15,6 +15,7 @@ __all__ = [
     "Clearable",
     "Declaration",
     "Field",
+    "Link",
     "ReadWrite",
     "Readable",
     "Register",

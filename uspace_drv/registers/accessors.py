@@ -40,6 +40,20 @@ class Window(Protocol):
     def write64(self, offset: int, value: int, /) -> None: ...  # noqa: D102
 
 
+class Link(Protocol):
+    """What leads to the device, if that can end without an access noticing.
+
+    A window or an interrupt line has it as its attribute `link`; most have none.
+    """
+
+    @property
+    def timeout_note(self) -> str:
+        """What else to know when the device does not react."""
+
+    def check_alive(self) -> None:
+        """Raise `DeviceGone` if the device cannot be reached any more; takes some µs at most."""
+
+
 class Accessor(Generic[T]):
     """One register of one window; the subclasses have the verbs that its right of access allows."""
 
@@ -120,6 +134,7 @@ class Readable(Accessor[T]):
         """
         mask, wanted = self._select(value, fields)
         deadline = Deadline(timeout)
+        link: Link | None = getattr(self._window, "link", None)
         reads = 0
         while True:
             last_chance = deadline.passed  # asked before the read: one read follows the deadline
@@ -127,23 +142,28 @@ class Readable(Accessor[T]):
             self._check_present(raw)
             if raw & mask == wanted:
                 return self.declaration.decode(raw)
+            if link and (last_chance or reads >= IMMEDIATE_READS):
+                link.check_alive()
             if last_chance:
-                raise self._timeout(raw, wanted, fields, timeout)
+                raise self._timeout(raw, wanted, fields, timeout, link)
             reads += 1
             if reads > IMMEDIATE_READS:
                 pause = FIRST_PAUSE * 2 ** min(reads - IMMEDIATE_READS, 20)
                 time.sleep(min(pause, interval, deadline.remaining()))
 
     def _timeout(
-        self, raw: int, wanted: int, fields: dict[str, Any], timeout: float
+        self, raw: int, wanted: int, fields: dict[str, Any], timeout: float, link: Link | None
     ) -> DeviceTimeout:
         show = self.declaration.show
         expected = show(wanted)
         if self._kind and fields:
             expected = " ".join(self._kind.FIELDS[name].show(wanted) for name in fields)
-        return DeviceTimeout(
+        error = DeviceTimeout(
             f"{self._where}: {expected} not seen within {timeout:.3f} s; last read {show(raw)}"
         )
+        if link:
+            error.add_note(link.timeout_note)
+        return error
 
     def _check_present(self, raw: int) -> None:
         """Raise `DeviceGone` if all bits are one, those that the table leaves undefined too."""

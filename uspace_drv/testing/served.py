@@ -8,8 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from uspace_drv.errors import HostError
+from uspace_drv.errors import DeviceTimeout, HostError
 from uspace_drv.models import DeviceModel
+from uspace_drv.native import wait_readable
+
+START_TIMEOUT = 30.0
+"""Seconds until it listens: a machine may be busy, and a model may take its time."""
 
 LEAVE_TIMEOUT = 10.0
 """Seconds that the process gets to end."""
@@ -37,13 +41,24 @@ class ServedModel:
         """Start the process and wait until it listens; `options` are those of `uspace serve`."""
         command = [sys.executable, "-m", "uspace_drv", "serve", self._name, str(self.path)]
         self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-        output = self._process.stdout
-        ready = output.readline() if output else ""
-        if output:
-            output.close()
-        if not ready:
-            raise HostError(f"uspace serve {self._name} ended; its reason is in its output")
+        try:
+            self._wait_until_ready(self._process)
+        except BaseException:
+            self.close()
+            raise
         return self
+
+    def _wait_until_ready(self, process: subprocess.Popen[str]) -> None:
+        """Its first line, which comes in one piece, says that it listens."""
+        if process.stdout is None:
+            return
+        with process.stdout as output:
+            if not wait_readable(output.fileno(), -1, START_TIMEOUT, 0.0):
+                raise DeviceTimeout(
+                    f"uspace serve {self._name} does not listen after {START_TIMEOUT:g} s"
+                )
+            if not output.readline():
+                raise HostError(f"uspace serve {self._name} ended; its reason is in its output")
 
     def close(self) -> None:
         """End the process. Twice is fine."""

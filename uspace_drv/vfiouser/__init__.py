@@ -2,7 +2,3 @@
 
 Follows QEMU docs/interop/vfio-user.rst.
 """
-
-from uspace_drv.vfiouser.server import Server
-
-__all__ = ["Server"]

@@ -26,9 +26,16 @@ from uspace_drv.errors import (
 from uspace_drv.native import Channel, Message
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.connection import connect
-from uspace_drv.vfiouser.numbers import Command, Flag
+from uspace_drv.vfiouser.numbers import PAGE, Command, Flag
 from uspace_drv.vfiouser.refusals import close_all, error_of, refusal
-from uspace_drv.vfiouser.version import OURS, Capabilities, Version, pack_version, unpack_version
+from uspace_drv.vfiouser.version import (
+    LARGEST_PAYLOAD,
+    OURS,
+    Capabilities,
+    Version,
+    pack_version,
+    unpack_version,
+)
 
 Body = TypeVar("Body")
 
@@ -44,8 +51,8 @@ So that they never fill the socket: a server that waits for us to answer would t
 POSTED_NUMBER = 0
 """Of every request that gets no reply: it says nothing."""
 
-ROOM = 4096
-"""Bytes of a message beside the data that it transfers."""
+AT_ONCE = 64
+"""Requests of the server that are answered before somebody else gets the turn."""
 
 LEAST_TRANSFER = 8
 """Bytes: the widest register."""
@@ -68,19 +75,23 @@ class Session:
     answers the server's requests: it gets command and payload, and returns the reply's payload.
     """
 
+    timeout_note = (
+        "the device is another process: what went wrong in it, as an access to memory that is not "
+        "mapped, is in its output; a register write does not wait for it"
+    )
+
     def __init__(self, name: str, path: str, *, spin: float = 0.0) -> None:
         self.name = name
         self.answer: Callable[[int, bytes], bytes] = _refuse
         self.twin: Channel | None = None
-        self.is_shared_with_listener = False
+        self._tell_listener: Callable[[], None] | None = None
         self._spin = spin
         self._turn = RLock()  # re-entered by a signal handler, which then gets `BusyError`
         self._number = 0
         self._posted = 0
         self._abandoned: set[int] = set()  # requests whose reply may still come
         self._failure: UspaceError | None = None
-        largest = OURS.max_data_xfer_size + ROOM
-        self._channel = connect(name, path, largest, OURS.max_msg_fds, TIMEOUT)
+        self._channel = connect(name, path, LARGEST_PAYLOAD, OURS.max_msg_fds, TIMEOUT)
         self._exchange = self._channel.exchange  # looked up once, for the sake of each access
         try:
             self.capabilities = self._negotiate()
@@ -119,8 +130,8 @@ class Session:
             except BaseException:
                 self._abandoned.add(number)
                 raise
-            if self.is_shared_with_listener and self._channel.pending:
-                self.attend()  # what came with the reply: no poll would tell the listener
+            if self._tell_listener is not None and self._channel.pending:
+                self._tell_listener()  # no poll of the socket would
         if reply.flags & _ERROR or reply.command != command:
             close_all(reply.fds)
             raise refusal(self.name, command, reply)
@@ -135,11 +146,20 @@ class Session:
             else:
                 self.exchange(command, payload)
 
-    def attend(self) -> None:
-        """Answer what the server has asked; never blocks."""
+    def set_listener(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell` when requests of the server came along with a reply; None: nobody listens."""
         with self._turn:
-            while (message := self._channel.receive(0.0)) is not None:
+            self._tell_listener = tell
+
+    def attend(self) -> bool:
+        """Answer some of what the server has asked, without waiting; whether there may be more."""
+        with self._turn:
+            for _ in range(AT_ONCE):
+                message = self._channel.receive(0.0)
+                if message is None:
+                    return False
                 self._take(message)
+        return True
 
     def answer_on(self, channel: Channel, request: Message) -> None:
         """Answer one request of the server."""
@@ -192,12 +212,14 @@ class Session:
         return self._number
 
     def _await(self, number: int, command: Command, message: Message | None) -> Message:
-        """Take what comes until it is the reply."""
+        """Take what comes until it is the reply, however much else comes."""
         deadline = Deadline(TIMEOUT if message else 0.0)
         while message is not None:
             if message.id == number and message.flags & _TYPE_MASK == _REPLY:
                 return message
             self._take(message)
+            if deadline.passed:
+                break
             message = self._channel.receive(deadline.remaining(), self._spin)
         self.check_alive()
         raise DeviceTimeout(f"{self.name}: no reply to {command.name} within {TIMEOUT:.3f} s")
@@ -238,8 +260,7 @@ class Session:
             raise PeerError(
                 f"VERSION: twin_socket is descriptor {twin.fd_index}, and {len(fds)} came"
             )
-        name, largest = f"{self.name} (twin socket)", OURS.max_data_xfer_size + ROOM
-        channel = Channel(name, fds[twin.fd_index], largest, 0)
+        channel = Channel(f"{self.name} (twin socket)", fds[twin.fd_index], LARGEST_PAYLOAD, 0)
         del fds[twin.fd_index]
         return channel
 
@@ -256,3 +277,6 @@ def _check_version(version: Version) -> None:
         raise PeerError(
             f"VERSION: max_data_xfer_size is {transfer}, expected {LEAST_TRANSFER} or more"
         )
+    sizes = version.capabilities.pgsizes
+    if not sizes & PAGE:
+        raise PeerError(f"VERSION: pgsizes is {sizes:#x}, expected {PAGE:#x} to be among them")

@@ -7,6 +7,7 @@ each reply too, so a twin socket is better.
 from __future__ import annotations
 
 import threading
+import time
 
 from uspace_drv.errors import BusyError, ClosedError, DeviceGone, UspaceError
 from uspace_drv.eventfd import EventFd
@@ -15,6 +16,9 @@ from uspace_drv.vfiouser.client import Session
 
 LEAVE_TIMEOUT = 5.0
 """Seconds that `close()` gives the thread to end."""
+
+PAUSE = 0.001
+"""Seconds after a lot of requests: else the driver's thread would hardly get its turn."""
 
 ROUND = 3600.0
 """Seconds between looks that nothing asked for."""
@@ -27,7 +31,8 @@ class Listener:
         self._session = session
         self._wake = EventFd()
         self._closing = False
-        session.is_shared_with_listener = session.twin is None
+        if session.twin is None:
+            session.set_listener(self._wake.signal)
         self._thread = threading.Thread(
             target=self._run, name=f"{session.name} listener", daemon=True
         )
@@ -40,7 +45,7 @@ class Listener:
         self._closing = True
         self._wake.signal()
         self._thread.join(LEAVE_TIMEOUT)
-        self._session.is_shared_with_listener = False
+        self._session.set_listener(None)
         if self._thread.is_alive():  # it holds the descriptor: that stays open
             raise BusyError(
                 f"{self._session.name}: an answer to the server took over {LEAVE_TIMEOUT:.0f} s"
@@ -69,5 +74,6 @@ class Listener:
     def _share(self) -> None:
         while not self._closing:
             wait_readable(self._session.fileno(), self._wake.fileno(), ROUND, 0.0)
-            if not self._closing:
-                self._session.attend()
+            self._wake.take()
+            while not self._closing and self._session.attend():
+                time.sleep(PAUSE)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from uspace_drv.errors import PeerError, RegisterValueError
 from uspace_drv.vfiouser import wire
-from uspace_drv.vfiouser.client import ROOM, Session
+from uspace_drv.vfiouser.client import Session
 from uspace_drv.vfiouser.numbers import (
     FEATURE_MASK,
     Command,
@@ -19,7 +19,7 @@ from uspace_drv.vfiouser.numbers import (
     MigrationFlag,
     MigrationState,
 )
-from uspace_drv.vfiouser.version import OURS
+from uspace_drv.vfiouser.version import OURS, ROOM
 
 LARGEST_STATE = 1 << 30
 """Bytes of a device's state; a server that sends more does not end."""

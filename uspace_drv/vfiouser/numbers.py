@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-HEADER_SIZE = 16
+PAGE = 4096
+"""Bytes of the pages that DMA_MAP and dirty logs are about; everybody has them."""
 
 
 class Command(IntEnum):
@@ -38,47 +39,11 @@ class Flag(IntFlag):
     ERROR = 0x20
 
 
-class DmaFlag(IntFlag):
-    """Flags of DMA_MAP: what the device may do."""
-
-    READ = 1
-    WRITE = 2
-
-
 class UnmapFlag(IntFlag):
     """Flags of DMA_UNMAP, as vfio_iommu_type1_dma_unmap; libvfio-user knows them."""
 
     GET_DIRTY_BITMAP = 1
     ALL = 2
-
-
-class DeviceFlag(IntFlag):
-    """vfio_device_info.flags."""
-
-    RESET = 1
-    PCI = 2
-
-
-class Region(IntEnum):
-    """Region numbers of a PCI device; BAR n is region n."""
-
-    BAR0 = 0
-    BAR5 = 5
-    ROM = 6
-    CONFIG = 7
-    VGA = 8
-
-
-REGION_COUNT = 9
-
-
-class RegionFlag(IntFlag):
-    """vfio_region_info.flags."""
-
-    READ = 1
-    WRITE = 2
-    MMAP = 4
-    CAPS = 8
 
 
 SPARSE_MMAP = 1  # vfio_info_cap_header.id
@@ -90,39 +55,6 @@ class IoFdType(IntEnum):
     IOEVENTFD = 0
     IOREGIONFD = 1
     IOEVENTFD_SHADOW = 2  # libvfio-user's: written values are in shared memory
-
-
-class IrqIndex(IntEnum):
-    """Interrupt indexes of a PCI device."""
-
-    INTX = 0
-    MSI = 1
-    MSIX = 2
-    ERR = 3
-    REQ = 4
-
-
-IRQ_COUNT = 5
-
-
-class IrqFlag(IntFlag):
-    """vfio_irq_info.flags."""
-
-    EVENTFD = 1
-    MASKABLE = 2
-    AUTOMASKED = 4
-    NORESIZE = 8
-
-
-class IrqAction(IntFlag):
-    """vfio_irq_set.flags: one DATA flag says what comes, one other what is to be done."""
-
-    DATA_NONE = 1
-    DATA_BOOL = 2
-    DATA_EVENTFD = 4
-    MASK = 8
-    UNMASK = 0x10
-    TRIGGER = 0x20
 
 
 class Feature(IntEnum):

@@ -11,7 +11,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from uspace_drv.errors import PeerError
-from uspace_drv.vfiouser.numbers import SPARSE_MMAP, RegionFlag
+from uspace_drv.vfio_numbers import RegionFlag
+from uspace_drv.vfiouser.numbers import SPARSE_MMAP
 
 
 class Area(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 
 from uspace_drv.errors import PeerError
+from uspace_drv.vfiouser.numbers import PAGE
 
 MAJOR = 0
 MINOR = 2
@@ -34,7 +35,7 @@ class Capabilities:
     max_msg_fds: int = 1
     max_data_xfer_size: int = 1 << 20
     max_dma_maps: int = 65535
-    pgsizes: int = 4096
+    pgsizes: int = PAGE
     migration_pgsize: int | None = None
     twin_socket: TwinSocket = field(default_factory=TwinSocket)
     write_multiple: bool = False
@@ -43,10 +44,16 @@ class Capabilities:
 # QEMU refuses a peer that says it takes more than 16 descriptors (VFIO_USER_MAX_MAX_FDS).
 OURS = Capabilities(
     max_msg_fds=16,
-    migration_pgsize=4096,
+    migration_pgsize=PAGE,
     twin_socket=TwinSocket(supported=True),
     write_multiple=True,
 )
+
+ROOM = 4096
+"""Bytes of a message beside the data that it transfers."""
+
+LARGEST_PAYLOAD = OURS.max_data_xfer_size + ROOM
+"""Bytes behind the header of a message to us."""
 
 
 @dataclass(frozen=True)

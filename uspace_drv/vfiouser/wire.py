@@ -14,7 +14,7 @@ from struct import Struct
 from typing import NamedTuple, TypeVar
 
 from uspace_drv.errors import PeerError
-from uspace_drv.vfiouser.numbers import IrqAction
+from uspace_drv.vfio_numbers import IrqAction
 
 Body = TypeVar("Body")
 
@@ -53,20 +53,11 @@ class DmaMap:
 @laid_out("<IIQQ")
 @dataclass(frozen=True, slots=True)
 class DmaUnmap:
-    """DMA_UNMAP, both ways; a `DirtyBitmap` follows if the flags ask for it."""
+    """DMA_UNMAP, both ways."""
 
     argsz: int
     flags: int
     address: int
-    size: int
-
-
-@laid_out("<QQ")
-@dataclass(frozen=True, slots=True)
-class DirtyBitmap:
-    """vfio_bitmap: `size` bytes of bitmap, one bit for each page."""
-
-    page_size: int
     size: int
 
 

@@ -17,6 +17,7 @@ from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.call import call
 from uspace_drv.errors import DeviceError, HostError, UnsupportedError
 from uspace_drv.port import Direction, Iova, IovaRange
+from uspace_drv.vfio_numbers import DmaFlag
 
 NODE = "/dev/vfio/vfio"
 
@@ -66,11 +67,11 @@ class Container:
         """Pin the memory and show it to the device at `iova`."""
         if iova is None:
             raise HostError(f"{self._name}: a mapping through VFIO needs an IOVA")
-        flags = uapi.DmaFlag(0)
+        flags = DmaFlag(0)
         if Direction.TO_DEVICE in direction:
-            flags |= uapi.DmaFlag.READ
+            flags |= DmaFlag.READ
         if Direction.FROM_DEVICE in direction:
-            flags |= uapi.DmaFlag.WRITE
+            flags |= DmaFlag.WRITE
         argument = uapi.DmaMap(ctypes.sizeof(uapi.DmaMap), flags, address, iova, size)
         try:
             call(self._name, self.fd, uapi.Request.IOMMU_MAP_DMA, argument)

@@ -17,6 +17,7 @@ from uspace_drv.pci.lock import lock_function
 from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import DmaSpace, IrqKind
 from uspace_drv.teardown import Teardown
+from uspace_drv.vfio_numbers import DeviceFlag, Region, RegionFlag
 
 
 class VfioDevice:
@@ -40,14 +41,14 @@ class VfioDevice:
         fd = self._fd = group.open_device()
         self._way_out.push("close the device", lambda: os.close(fd))
         self._irqs = VfioIrqs(fd, self.address)
-        region = self._region(uapi.Region.CONFIG)
+        region = self._region(Region.CONFIG)
         self.config = Window.over_file(f"{self.address} config", fd, region.offset, region.size)
         self._way_out.push("close configuration space", self.config.close)
 
     @cached_property
     def bar_sizes(self) -> Mapping[int, int]:
         """Number and size in bytes of every BAR that is implemented."""
-        numbers = range(uapi.Region.BAR0, uapi.Region.BAR5 + 1)
+        numbers = range(Region.BAR0, Region.BAR5 + 1)
         sizes = {number: self._region(number).size for number in numbers}
         return {number: size for number, size in sizes.items() if size}
 
@@ -55,8 +56,8 @@ class VfioDevice:
         """Map the BAR; where the kernel does not let us (I/O ports), read and write it."""
         region = self._region(number)
         name = f"{self.address} bar {number}"
-        if region.flags & uapi.RegionFlag.MMAP:
-            writable = bool(region.flags & uapi.RegionFlag.WRITE)
+        if region.flags & RegionFlag.MMAP:
+            writable = bool(region.flags & RegionFlag.WRITE)
             return Window.map(name, self._fd, region.offset, region.size, writable=writable)
         return Window.over_file(name, self._fd, region.offset, region.size)
 
@@ -79,7 +80,7 @@ class VfioDevice:
         """Whether the kernel knows a way to reset it alone."""
         info = uapi.DeviceInfo(ctypes.sizeof(uapi.DeviceInfo))
         call(self.address, self._fd, uapi.Request.DEVICE_GET_INFO, info)
-        return bool(info.flags & uapi.DeviceFlag.RESET)
+        return bool(info.flags & DeviceFlag.RESET)
 
     def reset(self) -> None:
         """Reset the function."""

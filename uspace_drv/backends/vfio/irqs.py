@@ -12,11 +12,12 @@ from uspace_drv.backends.vfio.call import call
 from uspace_drv.errors import BusyError, HostError, UnsupportedError
 from uspace_drv.eventfd import EventFd
 from uspace_drv.port import IrqKind
+from uspace_drv.vfio_numbers import IrqAction, IrqFlag, IrqIndex
 
 INDEX = {
-    IrqKind.INTX: uapi.IrqIndex.INTX,
-    IrqKind.MSI: uapi.IrqIndex.MSI,
-    IrqKind.MSIX: uapi.IrqIndex.MSIX,
+    IrqKind.INTX: IrqIndex.INTX,
+    IrqKind.MSI: IrqIndex.MSI,
+    IrqKind.MSIX: IrqIndex.MSIX,
 }
 OFF = -1
 """In place of an eventfd: this vector signals nobody."""
@@ -38,7 +39,7 @@ class VfioIrqs:
         return {
             kind: info.count
             for kind, info in self._infos.items()
-            if info.count and info.flags & uapi.IrqFlag.EVENTFD
+            if info.count and info.flags & IrqFlag.EVENTFD
         }
 
     def line(self, kind: IrqKind, index: int) -> VfioIrqLine:
@@ -58,11 +59,11 @@ class VfioIrqs:
 
     def is_maskable(self, kind: IrqKind) -> bool:
         """Whether the kernel can hold this kind back."""
-        return bool(self._infos[kind].flags & uapi.IrqFlag.MASKABLE)
+        return bool(self._infos[kind].flags & IrqFlag.MASKABLE)
 
-    def mask(self, kind: IrqKind, index: int, action: uapi.IrqSet) -> None:
+    def mask(self, kind: IrqKind, index: int, action: IrqAction) -> None:
         """MASK or UNMASK one interrupt."""
-        self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | action, index, 1)
+        self._set(INDEX[kind], IrqAction.DATA_NONE | action, index, 1)
 
     def switch_off(self, kind: IrqKind, index: int) -> None:
         """Let this one signal nobody; the last one switches the kind off in the device."""
@@ -74,7 +75,7 @@ class VfioIrqs:
 
     def _switch_on(self, kind: IrqKind, index: int, fd: int) -> None:
         """Allocate vectors up to the highest one asked for, and no more."""
-        can_grow = not self._infos[kind].flags & uapi.IrqFlag.NORESIZE
+        can_grow = not self._infos[kind].flags & IrqFlag.NORESIZE
         if self._lines and (index < self._allocated or can_grow):
             self._signal(kind, index, [fd])  # the others are left alone
             self._allocated = max(self._allocated, index + 1)
@@ -98,7 +99,7 @@ class VfioIrqs:
         return [line.fileno() if line else OFF for line in lines]
 
     def _signal(self, kind: IrqKind, start: int, fds: Sequence[int]) -> None:
-        flags = uapi.IrqSet.DATA_EVENTFD | uapi.IrqSet.TRIGGER
+        flags = IrqAction.DATA_EVENTFD | IrqAction.TRIGGER
         # Fewer vectors than asked for: the kernel says how many there are, and takes none.
         possible = self._set(
             INDEX[kind], flags, start, len(fds), struct.pack(f"={len(fds)}i", *fds)
@@ -110,16 +111,16 @@ class VfioIrqs:
             )
 
     def _switch_off_all(self, kind: IrqKind) -> None:
-        self._set(INDEX[kind], uapi.IrqSet.DATA_NONE | uapi.IrqSet.TRIGGER, 0, 0)
+        self._set(INDEX[kind], IrqAction.DATA_NONE | IrqAction.TRIGGER, 0, 0)
 
     def _set(
-        self, index: uapi.IrqIndex, flags: uapi.IrqSet, start: int, count: int, data: bytes = b""
+        self, index: IrqIndex, flags: IrqAction, start: int, count: int, data: bytes = b""
     ) -> int:
         size = ctypes.sizeof(uapi.IrqSetHeader) + len(data)
         header = uapi.IrqSetHeader(size, flags, index, start, count)
         return call(self._name, self._fd, uapi.Request.DEVICE_SET_IRQS, bytes(header) + data)
 
-    def _info(self, index: uapi.IrqIndex) -> uapi.IrqInfo:
+    def _info(self, index: IrqIndex) -> uapi.IrqInfo:
         info = uapi.IrqInfo(argsz=ctypes.sizeof(uapi.IrqInfo), index=index)
         call(self._name, self._fd, uapi.Request.DEVICE_GET_IRQ_INFO, info)
         return info
@@ -141,12 +142,12 @@ class VfioIrqLine:
         """Hold it back: INTx; Linux offers it for no message."""
         if not self._irqs.is_maskable(self.kind):
             raise UnsupportedError(f"VFIO cannot mask {self.kind.value}; INTx can be masked")
-        self._irqs.mask(self.kind, self._index, uapi.IrqSet.MASK)
+        self._irqs.mask(self.kind, self._index, IrqAction.MASK)
 
     def unmask(self) -> None:
         """Let it fire."""
         if self._irqs.is_maskable(self.kind):
-            self._irqs.mask(self.kind, self._index, uapi.IrqSet.UNMASK)
+            self._irqs.mask(self.kind, self._index, IrqAction.UNMASK)
 
     def close(self) -> None:
         """Switch it off in the kernel, then close the eventfd. Twice is fine."""

@@ -1,4 +1,7 @@
-"""VFIO's numbers and structures, as Linux include/uapi/linux/vfio.h has them."""
+"""VFIO's requests and structures, as Linux include/uapi/linux/vfio.h has them.
+
+The numbers that vfio-user has too are in `uspace_drv.vfio_numbers`.
+"""
 
 from __future__ import annotations
 
@@ -40,65 +43,6 @@ class GroupFlag(IntFlag):
 
     VIABLE = 1
     CONTAINER_SET = 2
-
-
-class DeviceFlag(IntFlag):
-    """vfio_device_info.flags."""
-
-    RESET = 1
-    PCI = 2
-
-
-class RegionFlag(IntFlag):
-    """vfio_region_info.flags."""
-
-    READ = 1
-    WRITE = 2
-    MMAP = 4
-    CAPS = 8
-
-
-class Region(IntEnum):
-    """Region numbers of a PCI device; BAR n is region n."""
-
-    BAR0 = 0
-    BAR5 = 5
-    ROM = 6
-    CONFIG = 7
-
-
-class IrqIndex(IntEnum):
-    """Interrupt indexes of a PCI device."""
-
-    INTX = 0
-    MSI = 1
-    MSIX = 2
-
-
-class IrqFlag(IntFlag):
-    """vfio_irq_info.flags."""
-
-    EVENTFD = 1
-    MASKABLE = 2
-    AUTOMASKED = 4
-    NORESIZE = 8
-
-
-class IrqSet(IntFlag):
-    """vfio_irq_set.flags: what the data is, and what is to be done."""
-
-    DATA_NONE = 1
-    DATA_EVENTFD = 4
-    MASK = 8
-    UNMASK = 16
-    TRIGGER = 32
-
-
-class DmaFlag(IntFlag):
-    """vfio_iommu_type1_dma_map.flags: what the device may do."""
-
-    READ = 1
-    WRITE = 2
 
 
 class IommuCapability(IntEnum):

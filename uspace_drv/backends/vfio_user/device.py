@@ -13,15 +13,15 @@ from uspace_drv.backends.vfio_user.memory import SharedMemory
 from uspace_drv.backends.vfio_user.regions import OpenIoFd, RemoteRegion
 from uspace_drv.errors import NoDevice, PeerError, RegisterValueError, UnsupportedError
 from uspace_drv.native import Window
-from uspace_drv.pci.config import CONFIG_SIZE
+from uspace_drv.pci.config import CONFIG_SIZE, EXTENDED_CONFIG_SIZE
 from uspace_drv.port import DmaSpace, IrqKind
 from uspace_drv.teardown import Teardown
+from uspace_drv.vfio_numbers import DeviceFlag, Region
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
 from uspace_drv.vfiouser.migration import Migration
-from uspace_drv.vfiouser.numbers import Command, DeviceFlag, Region
+from uspace_drv.vfiouser.numbers import Command
 
-EXTENDED_CONFIG_SIZE = 4096
 LONGEST_SPIN = 1.0
 
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from uspace_drv.errors import BusyError, DeviceGone, PeerError, UnsupportedError
-from uspace_drv.eventfd import EventFd
+from uspace_drv.eventfd import SharedEventFd
 from uspace_drv.port import IrqKind
+from uspace_drv.vfio_numbers import IrqAction, IrqFlag, IrqIndex
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
-from uspace_drv.vfiouser.numbers import Command, IrqAction, IrqFlag, IrqIndex
+from uspace_drv.vfiouser.numbers import Command
 
 INDEX = {
     IrqKind.INTX: IrqIndex.INTX,
@@ -110,9 +111,10 @@ class VfioUserIrqLine:
     def __init__(self, irqs: VfioUserIrqs, session: Session, kind: IrqKind, index: int) -> None:
         self.kind = kind
         self.index = index
-        self.event = EventFd()
+        self.event = SharedEventFd()  # the server holds it too
         self._irqs = irqs
         self._session = session
+        self.link = session
         self._either = select.epoll()
         self._either.register(self.event, select.EPOLLIN)
         self._either.register(session, select.EPOLLRDHUP)

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from uspace_drv.errors import DeviceGone, PeerError, UnsupportedError
 from uspace_drv.models.iommu import Iommu
 from uspace_drv.port import Direction, Iova, IovaRange
+from uspace_drv.vfio_numbers import DmaFlag
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
 from uspace_drv.vfiouser.listener import Listener
-from uspace_drv.vfiouser.numbers import Command, DmaFlag
+from uspace_drv.vfiouser.numbers import Command
 from uspace_drv.vfiouser.version import OURS
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -52,8 +53,7 @@ class SharedMemory:
         self._session = session
         self._iommu = Iommu(session.name, lambda: True)
         self._files: dict[int, _File] = {}
-        page = session.capabilities.pgsizes
-        self.page_size = max(mmap.PAGESIZE, page & -page)
+        self.page_size = mmap.PAGESIZE
         self.entry_limit: int | None = session.capabilities.max_dma_maps
         session.answer = self._answer
         self._listener = Listener(session)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from uspace_drv.errors import HostError, PeerError
 from uspace_drv.native import Message, Window
+from uspace_drv.vfio_numbers import RegionFlag
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
-from uspace_drv.vfiouser.numbers import Command, IoFdType, RegionFlag
+from uspace_drv.vfiouser.numbers import Command, IoFdType
 from uspace_drv.vfiouser.refusals import close_all
 from uspace_drv.vfiouser.regions import (
     IO_FDS_SIZE,
@@ -77,8 +78,11 @@ class RemoteRegion:
         """Open a window on all of it; `posted`: writes by message do not wait for a reply."""
         whole = (Area(0, self.size),)
         if self.areas == whole:
-            return self._map(name, *whole)
-        return self.by_messages(name, posted=posted)
+            window = self._map(name, *whole)
+        else:
+            window = self.by_messages(name, posted=posted)
+        window.link = self._session
+        return window
 
     def by_messages(self, name: str, *, posted: bool) -> Window:
         """Open a window that sends messages, except where memory is shared."""

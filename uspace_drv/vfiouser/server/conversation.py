@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable
 from threading import Condition, Lock
+from typing import NoReturn
 
 from uspace_drv.deadline import Deadline
 from uspace_drv.errors import ClosedError, DeviceError, PeerError
 from uspace_drv.native import Channel, Message
 from uspace_drv.vfiouser.numbers import Command, Flag
+from uspace_drv.vfiouser.refusals import close_all
 
 PATIENCE = 5.0
 """Seconds that a peer gets to answer a command, or to finish a message that it has begun."""
@@ -29,11 +30,20 @@ REPLY, ERROR = int(Flag.REPLY), int(Flag.ERROR)
 MOST_WAITING = 1024
 """Commands put aside while a reply is awaited; whoever sends more does not mean to get one."""
 
+MOST_LOAD = 4 << 20
+"""Bytes that these may hold, where a descriptor counts as `DESCRIPTOR_LOAD` bytes."""
+
+DESCRIPTOR_LOAD = 16 << 10
+
 
 class Conversation:
-    """Fills `next_command` for one thread, and `request` for any."""
+    """Fills `next_command` for one thread, and `request` for any.
 
-    def __init__(self, channel: Channel, spin: float = 0.0) -> None:
+    Without `takes_commands` the peer may only answer.
+    """
+
+    def __init__(self, channel: Channel, spin: float = 0.0, *, takes_commands: bool = True) -> None:
+        self._takes_commands = takes_commands
         self.is_one_way = False
         """Nobody calls `request` here: then receiving needs no lock."""
         self._channel = channel
@@ -42,6 +52,7 @@ class Conversation:
         self._turn = Condition(self._lock)
         self._receiving = False
         self._commands: deque[Message] = deque()
+        self._load = 0
         self._awaited: dict[int, Message | None] = {}
         self._last_id = 0
         self._stall: Deadline | None = None
@@ -51,14 +62,11 @@ class Conversation:
 
         `PeerError` for a message that was begun and does not go on.
         """
-        message = self._receive(SLICE) if self.is_one_way else self._receive_in_turn()
+        message = self._receive() if self.is_one_way else self._receive_in_turn()
         if message is None:
             self._check_progress()
-            return None
-        if message.flags & REPLY:
-            self._sort(message)
-            return None
-        self._stall = None
+        else:
+            self._stall = None
         return message
 
     def request(self, command: Command, payload: bytes) -> bytes:
@@ -93,25 +101,36 @@ class Conversation:
             self._commands.clear()
             self._turn.notify_all()
 
-    def _receive(self, timeout: float) -> Message | None:
-        return self._channel.receive(timeout, self._spin)
+    def _receive(self) -> Message | None:
+        message = self._channel.receive(SLICE, self._spin)
+        if message is not None and message.flags & REPLY:
+            self._refuse(message)
+        return message
 
     def _receive_in_turn(self) -> Message | None:
-        """The next message, unless a thread that waits for its reply receives for all."""
+        """The next command, unless a thread that waits for its reply receives for all."""
         with self._lock:
             if self._commands:
-                return self._commands.popleft()
+                message = self._commands.popleft()
+                self._load -= _load_of(message)
+                return message
             if self._receiving:
                 self._turn.wait(SLICE)
                 return None
             self._receiving = True
+        received = None
         try:
-            return self._receive(SLICE)
+            received = self._channel.receive(SLICE, self._spin)
         finally:
             with self._lock:
                 self._receiving = False
-                if self._awaited:
+                if self._awaited:  # whoever is woken now finds its reply, and receives no more
+                    if received is not None and self._hand_over(received):
+                        received = self._stall = None
                     self._turn.notify_all()
+        if received is not None and received.flags & REPLY:
+            self._refuse(received)
+        return received
 
     def _free_id(self) -> int:
         while True:
@@ -127,30 +146,46 @@ class Conversation:
                 self._turn.wait(timeout)
                 return
             self._receiving = True
+        message = None
         try:
             message = self._channel.receive(timeout)
-            if message is not None:
-                self._sort(message)
         finally:
             with self._turn:
                 self._receiving = False
+                if message is not None and (self._hand_over(message) or self._put_aside(message)):
+                    message = None
                 self._turn.notify_all()
+        if message is not None:
+            self._refuse(message)
 
-    def _sort(self, message: Message) -> None:
-        """Give a message to whom it is for."""
-        with self._turn:
-            if self._channel.closed:
-                close_all(message.fds)
-                raise ClosedError(f"{self._channel.name} is closed")
-            if not message.flags & REPLY and len(self._commands) < MOST_WAITING:
-                self._commands.append(message)
-                return
-            if message.flags & REPLY and self._awaited.get(message.id, message) is None:
-                self._awaited[message.id] = message
-                self._turn.notify_all()
-                return
+    def _hand_over(self, message: Message) -> bool:
+        """Give a reply to whom it is for."""
+        if not message.flags & REPLY or self._awaited.get(message.id, message) is not None:
+            return False
+        self._awaited[message.id] = message
+        return True
+
+    def _put_aside(self, message: Message) -> bool:
+        """Keep a command for the session, if there are not too many."""
+        if message.flags & REPLY or not self._takes_commands or self._channel.closed:
+            return False
+        load = self._load + _load_of(message)
+        if len(self._commands) >= MOST_WAITING or load > MOST_LOAD:
+            return False
+        self._commands.append(message)
+        self._load = load
+        return True
+
+    def _refuse(self, message: Message) -> NoReturn:
         close_all(message.fds)
-        what = "a reply to nothing" if message.flags & REPLY else "too many commands at once"
+        if self._channel.closed:
+            raise ClosedError(f"{self._channel.name} is closed")
+        if message.flags & REPLY:
+            what = "a reply to nothing"
+        elif self._takes_commands:
+            what = "too many commands at once"
+        else:
+            what = f"command {message.command}, expected replies only"
         raise PeerError(f"{self._channel.name}: {what} (id {message.id})")
 
     def _check_reply(self, reply: Message, command: Command) -> None:
@@ -176,7 +211,5 @@ class Conversation:
             )
 
 
-def close_all(descriptors: Iterable[int]) -> None:
-    """Close what came with a message."""
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _load_of(message: Message) -> int:
+    return len(message.payload) + DESCRIPTOR_LOAD * len(message.fds)

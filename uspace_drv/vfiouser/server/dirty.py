@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from threading import Lock
 
+from uspace_drv.vfiouser.numbers import PAGE
 from uspace_drv.vfiouser.server.refusal import invalid
 from uspace_drv.vfiouser.wire import DmaRange, DmaReport
 
-PAGE = 4096
 LARGEST_BITMAP = 1 << 20
 """Bytes of one report."""
 
@@ -32,8 +32,11 @@ class DirtyLog:
                 with self._turn:
                     self._pages.update(range(first // PAGE, (end - 1) // PAGE + 1))
 
-    def report(self, wanted: DmaReport) -> bytes:
-        """Return the bitmap of a range, in words of 64 bits, and forget those pages."""
+    def report(self, wanted: DmaReport, room: int) -> bytes:
+        """Return the bitmap of a range, in words of 64 bits, and forget those pages.
+
+        One that is larger than `room` bytes is empty, and says only how much is needed.
+        """
         iova, length, page = wanted.iova, wanted.length, wanted.page_size
         if page == 0 or page & (page - 1) or iova % page or length == 0 or iova + length > 1 << 64:
             raise invalid(f"dirty pages of {length:#x} bytes at {iova:#x}, page size {page:#x}")
@@ -41,6 +44,8 @@ class DirtyLog:
         if bits > 8 * LARGEST_BITMAP:
             raise invalid(f"{bits} dirty pages at once, at most {8 * LARGEST_BITMAP} are reported")
         bitmap = bytearray(-(-bits // 64) * 8)
+        if len(bitmap) > room:
+            return bytes(bitmap)
         for number in self._take(iova, iova + length):
             first = max(0, number * PAGE - iova) // page
             last = min(length - 1, (number + 1) * PAGE - 1 - iova) // page

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from uspace_drv.eventfd import EventFd
+from uspace_drv.eventfd import SharedEventFd
 from uspace_drv.models import DeviceModel
+from uspace_drv.models.bars import sealed_file
 from uspace_drv.native import Window
 from uspace_drv.registers import Declaration
-from uspace_drv.vfiouser.numbers import REGION_COUNT, IoFdType
+from uspace_drv.vfio_numbers import REGION_COUNT
+from uspace_drv.vfiouser.numbers import IoFdType
 from uspace_drv.vfiouser.regions import IoFd, pack_io_fds, unpack_io_fds_request
 from uspace_drv.vfiouser.server.refusal import invalid
 from uspace_drv.vfiouser.server.regions import Reply
@@ -37,7 +39,7 @@ class Doorbell:
     register: Declaration[Any, Any]
     value: int | None
     place: int
-    event: EventFd
+    event: SharedEventFd
 
     @property
     def width(self) -> int:
@@ -114,12 +116,11 @@ class Doorbells:
 
     def _open(self) -> None:
         self._poll = select.epoll()
-        self._memory_fd = os.memfd_create(f"{self._model.name} doorbells")
         size = -(-SLOT * len(self._model.doorbells) // mmap.PAGESIZE) * mmap.PAGESIZE
-        os.ftruncate(self._memory_fd, size)
+        self._memory_fd = sealed_file(f"{self._model.name} doorbells", size)
         self._memory = Window.map(f"{self._model.name} doorbells", self._memory_fd, 0, size)
         for number, (bar, register, value) in enumerate(self._declared()):
-            event = EventFd()
+            event = SharedEventFd()
             doorbell = Doorbell(bar, register, value, number * SLOT, event)
             self._by_descriptor[event.fileno()] = doorbell
             self._poll.register(event, select.EPOLLIN)

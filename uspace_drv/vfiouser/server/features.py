@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from uspace_drv.models.iommu import Iommu
-from uspace_drv.vfiouser.numbers import FEATURE_MASK, Feature, FeatureFlag, MigrationFlag
-from uspace_drv.vfiouser.server.dirty import PAGE, DirtyLog
+from uspace_drv.vfiouser.numbers import FEATURE_MASK, PAGE, Feature, FeatureFlag, MigrationFlag
+from uspace_drv.vfiouser.server.dirty import DirtyLog
 from uspace_drv.vfiouser.server.migration import Migration
 from uspace_drv.vfiouser.server.refusal import invalid, unsupported
 from uspace_drv.vfiouser.wire import (
@@ -27,11 +27,14 @@ from uspace_drv.vfiouser.wire import (
 
 METHODS = FeatureFlag.GET | FeatureFlag.SET
 FLAGS = int(METHODS | FeatureFlag.PROBE)
-Step = Callable[[bytes], bytes]
+Step = Callable[[bytes, int], bytes]
 
 
 class Features:
-    """The features of one model for one client: each takes the data of its request."""
+    """The features of one model for one client.
+
+    Each takes the data of its request, and how many bytes the client has room for in the reply.
+    """
 
     def __init__(self, migration: Migration, memory: Iommu) -> None:
         self._migration = migration
@@ -60,7 +63,7 @@ class Features:
         step = steps[0] if steps else None
         if is_probe or step is None:
             return payload
-        answer = step(data)
+        answer = step(data, head.argsz - size_of(FeatureHead))
         needed = size_of(FeatureHead) + len(answer)
         if methods == [FeatureFlag.GET] and needed > head.argsz:
             answer = b""
@@ -74,17 +77,17 @@ class Features:
     def _has(self, number: int) -> bool:
         return any(number == feature for feature, _ in self._steps)
 
-    def _support(self, data: bytes) -> bytes:
+    def _support(self, data: bytes, room: int) -> bytes:
         return pack(MigrationSupport(MigrationFlag.STOP_COPY))
 
-    def _state(self, data: bytes) -> bytes:
+    def _state(self, data: bytes, room: int) -> bytes:
         return pack(DeviceState(self._migration.state, 0))
 
-    def _change_state(self, data: bytes) -> bytes:
+    def _change_state(self, data: bytes, room: int) -> bytes:
         self._migration.change(unpack(DeviceState, data).state)
         return data
 
-    def _start_log(self, data: bytes) -> bytes:
+    def _start_log(self, data: bytes, room: int) -> bytes:
         head, ranges = split_logging(data)
         if self._log is not None:
             raise invalid("DMA logging is on already")
@@ -92,13 +95,13 @@ class Features:
         self._memory.on_write = self._log.mark
         return pack(replace(head, page_size=PAGE), data[size_of(type(head)) :])
 
-    def _stop_log(self, data: bytes) -> bytes:
+    def _stop_log(self, data: bytes, room: int) -> bytes:
         if self._log is None:
             raise invalid("DMA logging is off")
         self.close()
         return data
 
-    def _report(self, data: bytes) -> bytes:
+    def _report(self, data: bytes, room: int) -> bytes:
         if self._log is None:
             raise invalid("DMA logging is off")
-        return data + self._log.report(unpack(DmaReport, data))
+        return data + self._log.report(unpack(DmaReport, data), room - len(data))

@@ -11,6 +11,7 @@ import os
 import stat
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from uspace_drv.errors import HostError
@@ -18,7 +19,8 @@ from uspace_drv.models import DeviceModel
 from uspace_drv.models.iommu import Memory
 from uspace_drv.native import Window
 from uspace_drv.port import Direction
-from uspace_drv.vfiouser.numbers import Command, DmaFlag, UnmapFlag
+from uspace_drv.vfio_numbers import DmaFlag
+from uspace_drv.vfiouser.numbers import PAGE, Command, UnmapFlag
 from uspace_drv.vfiouser.server.refusal import Refusal, invalid, unsupported
 from uspace_drv.vfiouser.wire import (
     DmaAccess,
@@ -31,13 +33,15 @@ from uspace_drv.vfiouser.wire import (
     unpack_dma_read,
 )
 
-PAGE = 4096
 ADDRESS_END = 1 << 64
 DIRECTIONS = {
     DmaFlag.READ: Direction.TO_DEVICE,
     DmaFlag.WRITE: Direction.FROM_DEVICE,
     DmaFlag.READ | DmaFlag.WRITE: Direction.BOTH,
 }
+MOST_FILES = 4096
+"""Files of one client. Each is a mapping of this process, which Linux allows some 65,000 of."""
+
 KNOWN_FLAGS = 0xF
 """Readable and writable; libvfio-user adds two bits that say what the descriptor says."""
 
@@ -216,12 +220,13 @@ class GuestMemory:
     def _drop(self, first: int, end: int) -> None:
         gone = slice(self._place(first), self._place(end))
         dropped = self._maps[gone]
-        if dropped:
-            with self._model.quiesce():  # the model may be in the middle of something
-                self._model.memory.detach(first, end - first)
         del self._maps[gone]
-        for _, _, memory in dropped:
-            memory.close()
+        with ExitStack() as way_out:  # each is given back, whatever fails before
+            for _, _, memory in dropped:
+                way_out.callback(memory.close)
+            if dropped:
+                with self._model.quiesce():  # the model may be in the middle of something
+                    self._model.memory.detach(first, end - first)
 
     def _memory(self, wanted: DmaMap, descriptors: Sequence[int]) -> ClientMemory:
         if not descriptors:
@@ -240,12 +245,15 @@ class GuestMemory:
             raise invalid(f"{wanted}: its file has {found.st_size:#x} bytes only")
         writable = bool(wanted.flags & DmaFlag.WRITE)
         key = (found.st_dev, found.st_ino, found.st_size, writable)
-        file = self._files.get(key) or self._open(descriptor, found.st_size, writable)
-        self._files[key] = file
+        file = self._files.get(key)
+        if file is None:
+            file = self._files[key] = self._open(descriptor, found.st_size, writable)
         file.users += 1
         return FileMemory(file, wanted.offset, lambda: self._release(key))
 
     def _open(self, descriptor: int, size: int, writable: bool) -> SharedFile:
+        if len(self._files) >= MOST_FILES:
+            raise Refusal(errno.ENOSPC, f"{MOST_FILES} files are mapped, no more are possible")
         name = f"{self._model.name} client's memory"
         try:
             return SharedFile(name, descriptor, size, writable=writable)

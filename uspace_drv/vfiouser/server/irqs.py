@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uspace_drv.errors import PeerError
-from uspace_drv.eventfd import EventFd
+from uspace_drv.eventfd import SharedEventFd
 from uspace_drv.models import DeviceModel
 from uspace_drv.models.interrupts import ModelIrqLine
 from uspace_drv.port import IrqKind
-from uspace_drv.vfiouser.numbers import IRQ_COUNT, IrqAction, IrqFlag, IrqIndex
+from uspace_drv.vfio_numbers import IRQ_COUNT, IrqAction, IrqFlag, IrqIndex
 from uspace_drv.vfiouser.server.refusal import invalid, unsupported
 from uspace_drv.vfiouser.wire import IrqInfo, IrqSet, pack, size_of, split_irq_set, unpack
 
@@ -25,9 +25,10 @@ KINDS = {
 }
 FLAGS = {
     IrqIndex.INTX: IrqFlag.EVENTFD | IrqFlag.MASKABLE | IrqFlag.AUTOMASKED,
-    IrqIndex.MSI: IrqFlag.EVENTFD | IrqFlag.MASKABLE,
-    IrqIndex.MSIX: IrqFlag.EVENTFD | IrqFlag.MASKABLE,
+    IrqIndex.MSI: IrqFlag.EVENTFD,
+    IrqIndex.MSIX: IrqFlag.EVENTFD,
 }
+"""A message cannot be masked, as through vfio-pci; any vector can be switched on at any time."""
 
 
 class ClientIrqs:
@@ -68,10 +69,9 @@ class ClientIrqs:
         return b""
 
     def close(self) -> None:
-        """The client is gone: switch everything off."""
-        for line in [*self._lines.values()]:
-            line.close()
+        """The client is gone: switch everything off, and hold nothing back."""
         self._lines.clear()
+        self._model.interrupts.close()
 
     def _count(self, index: int) -> int:
         kind = KINDS.get(IrqIndex(index)) if index < IRQ_COUNT else None
@@ -100,10 +100,10 @@ class ClientIrqs:
             if old is not None:
                 old.close()
             if descriptors:
-                event = EventFd(descriptors.pop(0))
+                event = SharedEventFd(descriptors.pop(0))
                 self._lines[kind, number] = self._switch_on(kind, number, event)
 
-    def _switch_on(self, kind: IrqKind, number: int, event: EventFd) -> ModelIrqLine:
+    def _switch_on(self, kind: IrqKind, number: int, event: SharedEventFd) -> ModelIrqLine:
         try:
             return self._model.interrupts.line(kind, number, event)
         except BaseException:
@@ -111,8 +111,12 @@ class ClientIrqs:
             raise
 
     def _act(self, kind: IrqKind, numbers: Sequence[int], action: IrqAction) -> None:
+        if IrqAction.TRIGGER not in action and kind is not IrqKind.INTX:
+            raise unsupported(f"SET_IRQS: {kind.value} cannot be masked; INTx can")
         for number in numbers:
             line = self._lines.get((kind, number))
+            if line is None and IrqAction.TRIGGER not in action:
+                raise invalid(f"SET_IRQS: {kind.value} {number} is masked, and not switched on")
             if IrqAction.TRIGGER not in action:
                 self._model.interrupts.set_masked(kind, number, IrqAction.MASK in action)
             elif line is not None:

@@ -13,13 +13,10 @@ from uspace_drv.errors import UspaceError
 from uspace_drv.models import DeviceModel
 from uspace_drv.vfiouser.numbers import MigrationState
 from uspace_drv.vfiouser.server.refusal import Refusal, invalid
-from uspace_drv.vfiouser.server.state import restore, save
+from uspace_drv.vfiouser.server.state import largest, restore, save
 from uspace_drv.vfiouser.wire import MigrationData, pack, size_of, split_counted, unpack
 
 HEAD_SIZE = size_of(MigrationData)
-LARGEST_STATE = 64 << 20
-"""Bytes of a model's state that a client may send."""
-
 POSSIBLE = {
     MigrationState.STOP,
     MigrationState.RUNNING,
@@ -37,6 +34,7 @@ class Migration:
         self._largest_transfer = largest_transfer
         self._stillness = ExitStack()
         self._data = bytearray()
+        self._room = 0
 
     def change(self, number: int) -> None:
         """Go to another state; nothing has changed if the current one cannot be left."""
@@ -68,8 +66,8 @@ class Migration:
         _, piece = split_counted(MigrationData, payload, "size")
         if self.state is not MigrationState.RESUMING:
             raise invalid(f"MIG_DATA_WRITE in state {self.state.name}")
-        if len(self._data) + len(piece) > LARGEST_STATE:
-            raise Refusal(errno.ENOSPC, f"a state of more than {LARGEST_STATE} bytes")
+        if len(self._data) + len(piece) > self._room:
+            raise Refusal(errno.ENOSPC, f"a state of more than {self._room} bytes")
         self._data += piece
         return b""
 
@@ -91,6 +89,8 @@ class Migration:
     def _go_on(self, state: MigrationState) -> None:
         if state is MigrationState.STOP_COPY:
             self._data += save(self._model)
+        elif state is MigrationState.RESUMING:
+            self._room = largest(self._model)
         elif state is MigrationState.RUNNING:
             self._stillness.close()
         self.state = state

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from uspace_drv.errors import PeerError
 from uspace_drv.models import DeviceModel
-from uspace_drv.vfiouser.numbers import REGION_COUNT, Region, RegionFlag
+from uspace_drv.vfio_numbers import REGION_COUNT, Region, RegionFlag
 from uspace_drv.vfiouser.regions import (
     Area,
     RegionInfo,

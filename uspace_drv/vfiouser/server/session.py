@@ -26,14 +26,10 @@ from uspace_drv.errors import (
 from uspace_drv.models import DeviceModel
 from uspace_drv.native import Channel, Message
 from uspace_drv.teardown import Teardown
-from uspace_drv.vfiouser.numbers import (
-    IRQ_COUNT,
-    REGION_COUNT,
-    Command,
-    DeviceFlag,
-    Flag,
-)
-from uspace_drv.vfiouser.server.conversation import PATIENCE, Conversation, close_all
+from uspace_drv.vfio_numbers import IRQ_COUNT, REGION_COUNT, DeviceFlag
+from uspace_drv.vfiouser.numbers import Command, Flag
+from uspace_drv.vfiouser.refusals import close_all
+from uspace_drv.vfiouser.server.conversation import PATIENCE, Conversation
 from uspace_drv.vfiouser.server.doorbells import Doorbells
 from uspace_drv.vfiouser.server.features import Features
 from uspace_drv.vfiouser.server.guest_memory import GuestMemory
@@ -42,6 +38,7 @@ from uspace_drv.vfiouser.server.migration import Migration
 from uspace_drv.vfiouser.server.refusal import Refusal
 from uspace_drv.vfiouser.server.regions import RegionsOf, Reply
 from uspace_drv.vfiouser.version import (
+    LARGEST_PAYLOAD,
     OURS,
     TwinSocket,
     Version,
@@ -50,9 +47,6 @@ from uspace_drv.vfiouser.version import (
     unpack_version,
 )
 from uspace_drv.vfiouser.wire import DeviceInfo, pack, size_of, unpack
-
-ROOM = 4096
-"""Bytes of a message besides the data that it transfers."""
 
 MOST_COMPLAINTS = 20
 """Refusals of one client that are reported: a flood of them must not fill a disk."""
@@ -86,7 +80,7 @@ class Session:
         self._channel = Channel(
             f"{model.name} client",
             connection.fileno(),
-            OURS.max_data_xfer_size + ROOM,
+            LARGEST_PAYLOAD,
             OURS.max_msg_fds,
             send_timeout=PATIENCE,
         )
@@ -182,7 +176,7 @@ class Session:
     def _agree(self, message: Message, theirs: Version, ours: Version) -> None:
         requests = self._conversation
         if ours.capabilities.twin_socket.supported and theirs.capabilities.max_msg_fds:
-            near, far = socket.socketpair()
+            near, far = _socket_pair()
             with far:
                 requests = self._open_twin(near)
                 twin = replace(ours.capabilities, twin_socket=TwinSocket(True, 0))
@@ -199,12 +193,12 @@ class Session:
         channel = Channel(
             f"{self._channel.name} (twin socket)",
             near.fileno(),
-            OURS.max_data_xfer_size + ROOM,
+            LARGEST_PAYLOAD,
             0,
             send_timeout=PATIENCE,
         )
         near.detach()
-        twin = Conversation(channel)
+        twin = Conversation(channel, takes_commands=False)
         self._way_out.push("end the twin socket", twin.close)
         return twin
 
@@ -225,6 +219,7 @@ class Session:
         self._migration = migration
         doorbells = Doorbells(self._model, offered.max_msg_fds, self._hear)
         for what, step in (
+            ("report what failed in the background", self._disown),
             ("close the doorbells", doorbells.close),
             ("unmap the client's memory", memory.close),
             ("end the log of dirty pages", features.close),
@@ -261,6 +256,10 @@ class Session:
         except Exception as error:  # noqa: BLE001 - as above
             self._report(_failure_of(self._model, error))
 
+    def _disown(self) -> None:
+        """What fails in the background is this client's, and not the next one's."""
+        self._model.disown(self._report)
+
     def _report(self, error: UspaceError) -> None:
         self._complaints += 1
         if self._complaints <= MOST_COMPLAINTS:
@@ -277,6 +276,13 @@ class Session:
         self._migration.reset()
         self._model.reset()
         return b""
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair()
+    except OSError as error:
+        raise HostError(f"cannot make a twin socket: {error}", cause=error) from error
 
 
 def _failure_of(model: DeviceModel, error: Exception) -> DeviceError:

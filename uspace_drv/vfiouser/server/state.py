@@ -14,6 +14,7 @@ from uspace_drv.pci.config import ConfigHeader
 from uspace_drv.vfiouser.server.refusal import invalid
 
 DWORD = 4
+LONGEST = len(str((1 << 64) - 1))
 
 
 def save(model: DeviceModel) -> bytes:
@@ -28,6 +29,12 @@ def save(model: DeviceModel) -> bytes:
         "memory": {name: bytes(part).hex() for name, part in _memory(model)},
     }
     return json.dumps(state).encode()
+
+
+def largest(model: DeviceModel) -> int:
+    """Bytes that no state of this model exceeds: every number may be as long as it can get."""
+    numbers = model.config.size // DWORD + len(_registers(model))
+    return len(save(model)) + numbers * LONGEST
 
 
 def restore(model: DeviceModel, data: bytes) -> None:
