@@ -36,7 +36,7 @@ def serve(model: str, path: Path, busy_poll: bool) -> None:
     line of QEMU (10.1 or later), whose memory must be shared.
     """
     served = make_model(model)
-    signal.signal(signal.SIGTERM, _unwind)
+    before = signal.signal(signal.SIGTERM, _unwind)
     try:
         server = Server(served, path, busy_poll=busy_poll, complain=_complain, notice=_notice)
         try:
@@ -46,6 +46,7 @@ def serve(model: str, path: Path, busy_poll: bool) -> None:
             server.close()
     finally:
         served.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(name: str, path: Path) -> str:
