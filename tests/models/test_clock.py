@@ -161,24 +161,6 @@ def test_clear_forgets_timers_and_results(clock: Clock) -> None:
     clock.advance(1.0)
 
 
-def test_a_loop_takes_over(clock: Clock) -> None:
-    woken = threading.Event()
-    log: list[int] = []
-    clock.after(60.0, lambda: None)
-    clock.take_over(woken.set)
-    assert [each.name for each in threading.enumerate() if each.name == "toy clock"] == []
-    due = clock.due_in()
-    assert due is not None
-    assert 59.0 < due <= 60.0
-    clock.work(lambda: 7, log.append)
-    assert woken.wait(WAIT)
-    assert (clock.due_in(), log) == (0.0, [])
-    clock.run_due()
-    assert log == [7]
-    clock.give_back()
-    assert [each.name for each in threading.enumerate() if each.name == "toy clock"] != []
-
-
 def test_work_that_does_not_return_is_told(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_module, "STOP_TIMEOUT", 0.01)
     started, go = threading.Event(), threading.Event()

@@ -75,7 +75,7 @@ def test_memory_is_given_back_whatever_fails(
     os.close(file)
     assert "on purpose" in str(server.complaints[0])
     assert "memfd:guest" not in Path("/proc/self/maps").read_text()
-    model.memory.detach_all()
+    model.memory.detach(0, 1 << 64)
 
 
 def test_no_descriptor_for_a_twin_socket(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """The clock of a model: timers and work in the background, which stop with the model.
 
-Time is real, and a thread calls what is due; or a test holds it (`freeze`, `advance`); or a
-server's loop takes it over (`take_over`, `due_in`, `run_due`).
+Time is real, and a thread calls what is due; or a test holds it (`freeze`, `advance`).
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ class Clock:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._frozen: float | None = None
-        self._wake: Callable[[], None] | None = None
         self._thread: threading.Thread | None = None
         self._worker: Worker | None = None
         self._stopping = False
@@ -108,19 +106,6 @@ class Clock:
                 self._frozen = max(self._frozen, min(end, self._next_due(end)))
             self._frozen = end
 
-    def take_over(self, wake: Callable[[], None]) -> None:
-        """Let a loop of yours call `run_due`; `wake` says, from any thread, that it has to look."""
-        with self._changed:
-            self._wake = wake
-        self._stop_thread()
-
-    def give_back(self) -> None:
-        """Undo `take_over`: a thread calls what is due again."""
-        with self._changed:
-            self._wake = None
-            if self._timers:
-                self._start_thread()
-
     def due_in(self) -> float | None:
         """Seconds until something has to be called, None if nothing has."""
         with self._changed:
@@ -152,15 +137,13 @@ class Clock:
 
     def _push(self, timer: Timer) -> None:
         heapq.heappush(self._timers, (timer.due, next(self._order), timer))
-        if self._wake is not None:
-            self._wake()
-        elif self._frozen is None:
+        if self._frozen is None:
             self._start_thread()
 
     def _post(self, call: Callable[[], None]) -> None:
-        """What the worker has found: called at once, or when the test or the loop comes by."""
+        """What the worker has found: called at once, or when the test lets time pass."""
         with self._changed:
-            if self._frozen is None and self._wake is None:
+            if self._frozen is None:
                 self._call_reporting(call)
             else:
                 self._push(Timer(self.now(), call))

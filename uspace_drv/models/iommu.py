@@ -155,10 +155,6 @@ class Iommu:
             self._forget(found)
             return found
 
-    def detach_all(self) -> Sequence[Mapping]:
-        """Take everything away, and return it."""
-        return self.detach(0, LAST + 1)
-
     def read(self, iova: int, size: int, carrier: str) -> bytes:
         """What the device reads; `carrier` is the register that told it the address."""
         with self.turn:

@@ -53,10 +53,6 @@ class MsixTable:
         control = VectorControl(mask=masked)
         self._vectors.set(MsixVector.vector_control, control, index * MsixVector.SIZE)
 
-    def is_pending(self, index: int) -> bool:
-        """Whether a message waits."""
-        return bool(self._pending.read(index // 8, 1) >> index % 8 & 1)
-
     def set_pending(self, index: int, pending: bool) -> None:
         """Let a message wait, or not."""
         byte = self._pending.read(index // 8, 1) & ~(1 << index % 8)
