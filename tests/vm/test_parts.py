@@ -17,9 +17,10 @@ from uspace_drv.errors import HostError
 from uspace_drv.testing.guest import Guest, Kernel, initramfs, programs
 from uspace_drv.testing.guest.__main__ import main
 from uspace_drv.testing.guest.cache import fetch
+from uspace_drv.testing.guest.iommu import KINDS, IommuKind
 from uspace_drv.testing.guest.kernel import extract_elf
 from uspace_drv.testing.guest.machine import Result
-from uspace_drv.testing.guest.modules import load_modules
+from uspace_drv.testing.guest.modules import BOOT_MODULES, load_modules
 
 TALLY = Path(__file__).parents[2] / "scripts" / "tally.py"
 
@@ -167,6 +168,55 @@ def test_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(HostError, match=r"Not a directory; set XDG_CACHE_HOME to a folder"):
         fetch(lambda _: "name")
+
+
+def words_of(guest: Guest) -> str:
+    return " ".join(guest.command(["qemu"], Path("/tmp"), Kernel(Path("/bin/sh")), 5))
+
+
+@pytest.mark.parametrize("iommu", KINDS)
+def test_each_iommu_has_its_device_and_words(iommu: IommuKind) -> None:
+    words = words_of(Guest(iommu=iommu, iommu_option="aw-bits=39"))
+    assert (",aw-bits=39" in words) == (iommu != "none")
+    assert (f"-device {iommu}-iommu" in words) == (iommu != "none")
+    assert ("iommufd.allow_unsafe_interrupts=1" in words) == (iommu in {"amd", "virtio"})
+
+
+def test_virtio_iommu_needs_a_module_that_a_kernel_may_lack(tmp_path: Path) -> None:
+    built_in = [f"kernel/{name}.ko\n" for name in BOOT_MODULES]
+    (tmp_path / "modules.builtin").write_text("".join(built_in))
+    guest = Guest(iommu="virtio", kernel=Kernel(Path("/bin/sh"), tmp_path))
+    with pytest.raises(HostError, match="has no module virtio_iommu"):
+        guest.run(["true"])
+
+
+def test_tables_monitor_and_processors() -> None:
+    tables = [Path("/a,b"), Path("/c")]
+    words = words_of(Guest(acpi_tables=tables, monitor=Path("/m"), processors=3))
+    assert "-acpitable file=/a,,b -acpitable file=/c" in words
+    assert "-qmp unix:/m,server=on,wait=off" in words
+    assert "-smp 3 " in words
+
+
+def test_a_choice_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Guest] = []
+
+    def run(guest: Guest, *_: object, **__: object) -> Result:
+        seen.append(guest)
+        return Result(0, "", "")
+
+    monkeypatch.setattr(Guest, "run", run)
+    for name in ("debian", "own"):
+        kernel = Kernel(Path("/bin/sh"), name=name)
+        monkeypatch.setattr(f"uspace_drv.testing.guest.__main__.{name}_kernel", lambda k=kernel: k)
+    for choice in ("debian", "own", "/bin/cat"):
+        assert CliRunner().invoke(main, ["--kernel", choice, "true"]).exit_code == 0
+    assert CliRunner().invoke(main, ["--fetch", "own"]).output == "own\n"
+    assert [guest.kernel and guest.kernel.name for guest in seen] == [
+        "debian", "own", "given kernel",
+    ]  # fmt: skip
+    wrong = CliRunner().invoke(main, ["--kernel", "/nowhere", "true"])
+    assert (wrong.exit_code, "/nowhere: no such kernel image" in wrong.output) == (125, True)
 
 
 def test_share_that_is_no_folder() -> None:

@@ -36,7 +36,7 @@ def program(cache: Path, name: str, text: str) -> Path:
 
 def test_an_installed_one_that_is_new_enough(cache: Path) -> None:
     installed = program(cache, "qemu-system-x86_64", NEW)
-    assert qemu.qemu_command(vfio_user=True) == [str(installed)]
+    assert qemu.qemu_command(newest=True) == [str(installed)]
 
 
 def test_the_cached_one_beside_an_older_one(cache: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_cached_one_beside_an_older_one(cache: Path) -> None:
         (cache / name).mkdir()
         os.utime(cache / name, (number % 3, number % 3))
     assert qemu.qemu_command() == [str(installed)]
-    command = qemu.qemu_command(vfio_user=True)
+    command = qemu.qemu_command(newest=True)
     root = cache / "qemu-11.1"
     assert str(root / "usr/bin/qemu-system-x86_64") in command
     assert f"QEMU_MODULE_DIR={root}/usr/lib/x86_64-linux-gnu/qemu" in command
@@ -55,7 +55,7 @@ def test_the_cached_one_beside_an_older_one(cache: Path) -> None:
 def test_no_mirror_to_fetch_one_from(cache: Path) -> None:
     program(cache, "apt-get", "true")
     with pytest.raises(HostError, match=r"knows no Debian mirror.*install QEMU 10\.1 or newer"):
-        qemu.qemu_command(vfio_user=True)
+        qemu.qemu_command(newest=True)
     assert list(cache.iterdir()) == []
 
 
@@ -65,7 +65,7 @@ def test_a_fetch_that_fails_leaves_nothing(cache: Path) -> None:
         cache, "apt-get", "[ $1 = indextargets ] && echo mirror: || { echo no key >&2; exit 9; }"
     )
     with pytest.raises(HostError, match=r"no key; .*keyring"):
-        qemu.qemu_command(vfio_user=True)
+        qemu.qemu_command(newest=True)
     assert list(cache.iterdir()) == []
 
 
@@ -77,9 +77,7 @@ def test_a_fetch_keeps_what_the_packages_hold(cache: Path) -> None:
         esac
     """)  # fmt: skip
     program(cache, "dpkg-deb", 'case $1 in -x) busybox mkdir "$3" ;; *) echo 1:11.1+x ;; esac')
-    assert str(cache / "qemu-11.1+x/usr/bin/qemu-system-x86_64") in qemu.qemu_command(
-        vfio_user=True
-    )
+    assert str(cache / "qemu-11.1+x/usr/bin/qemu-system-x86_64") in qemu.qemu_command(newest=True)
     assert [folder.name for folder in cache.iterdir()] == ["qemu-11.1+x"]
 
 

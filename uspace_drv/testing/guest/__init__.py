@@ -1,7 +1,9 @@
 """A real kernel with VFIO, UIO and emulated devices on any machine: QEMU without KVM or root."""
 
 from .kernel import Kernel, debian_kernel
+from .kernel_build import own_kernel
 from .machine import Guest, Result
+from .monitor import order
 from .process import GuestFailed
 
-__all__ = ["Guest", "GuestFailed", "Kernel", "Result", "debian_kernel"]
+__all__ = ["Guest", "GuestFailed", "Kernel", "Result", "debian_kernel", "order", "own_kernel"]

@@ -12,7 +12,9 @@ import click
 
 from uspace_drv.errors import UspaceError
 
+from .iommu import KINDS
 from .kernel import Kernel, debian_kernel
+from .kernel_build import own_kernel
 from .machine import Guest
 from .process import GuestFailed
 from .qemu import qemu_command, qemu_version
@@ -24,6 +26,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _LOG = click.Path(dir_okay=False, path_type=Path)
 _SOCKET = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_KERNEL_HELP = "Debian's, one built from its source with all that we use, or a bzImage or ELF file."
 
 
 def _writable(_ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -39,7 +42,10 @@ def _writable(_ctx: click.Context, _parameter: click.Parameter, path: Path | Non
 # What follows the first word of COMMAND is its own, options too; before it they are ours.
 @click.command(context_settings={"allow_interspersed_args": False, "max_content_width": 100})
 @click.option("devices", "--device", multiple=True, metavar="WORDS", help="As QEMU's -device.")
-@click.option("--iommu", type=click.Choice(["none", "intel"]), default="none", show_default=True)
+@click.option("--iommu", type=click.Choice(KINDS), default="none", show_default=True)
+@click.option("--iommu-option", default="", metavar="WORDS", help="More of its properties.")
+@click.option("--qemu", type=click.Choice(["installed", "newest"]), default="installed")
+@click.option("processors", "--smp", default=2, show_default=True, metavar="N")
 @click.option("--memory", default="1G", show_default=True, help="As QEMU's -m.")
 @click.option("--hugepages", default=0, metavar="N", help="Reserve N pages of 2 MiB.")
 @click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS")
@@ -48,10 +54,14 @@ def _writable(_ctx: click.Context, _parameter: click.Parameter, path: Path | Non
 @click.option("environment", "--env", multiple=True, metavar="NAME=VALUE")
 @click.option("modules", "--module", multiple=True, metavar="NAME", help="Load it as well.")
 @click.option("words", "--append", multiple=True, metavar="WORD", help="For the kernel's line.")
-@click.option("--kernel", type=_FILE, help="A bzImage or ELF kernel instead of Debian's.")
+@click.option("acpi_tables", "--acpitable", multiple=True, type=_FILE, help="As QEMU's, a file.")
+@click.option("--monitor", type=_SOCKET, help="Make a QMP socket there.")
+@click.option("--kernel", default="debian", metavar="debian|own|FILE", help=_KERNEL_HELP)
 @click.option("kernel_modules", "--modules", type=_FOLDER, help="Its lib/modules/RELEASE.")
 @click.option("--log", type=_LOG, callback=_writable, help="Keep its log here.")
-@click.option("--fetch", type=click.Choice(["kernel", "qemu"]), help="Only that; print its name.")
+@click.option(
+    "--fetch", type=click.Choice(["kernel", "own", "qemu"]), help="Only that; print its name."
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
     command: tuple[str, ...],
@@ -62,7 +72,7 @@ def main(
     log: Path | None,
     **options: Any,
 ) -> None:
-    """Run COMMAND in a machine that QEMU emulates, with Debian's kernel and this host's files.
+    """Run COMMAND in a machine that QEMU emulates, with a real kernel and this host's files.
 
     The files are read-only to it (what it writes elsewhere than in a --share is forgotten).
     Exits with COMMAND's code; 124 if the guest hung or panicked; 125 if it could not be started.
@@ -92,14 +102,24 @@ def main(
 
 
 def _fetched(what: str) -> str:
-    """Return the name of what guests run, after fetching it if this machine has none."""
-    return debian_kernel().name if what == "kernel" else qemu_version(qemu_command(vfio_user=True))
+    """Return the name of what guests run, after fetching or building it if there is none here."""
+    if what == "qemu":
+        return qemu_version(qemu_command(newest=True))
+    return own_kernel().name if what == "own" else debian_kernel().name
 
 
-def _guest(kernel: Path | None, kernel_modules: Path | None, **options: Any) -> Guest:
-    if kernel_modules and not kernel:
-        raise click.UsageError("--modules are those of a kernel: give --kernel as well")
-    return Guest(kernel=Kernel(kernel, kernel_modules) if kernel else None, **options)
+def _guest(kernel: str, kernel_modules: Path | None, **options: Any) -> Guest:
+    return Guest(kernel=_kernel(kernel, kernel_modules), **options)
+
+
+def _kernel(choice: str, modules: Path | None) -> Kernel:
+    if choice in ("debian", "own"):
+        if modules:
+            raise click.UsageError(
+                "--modules are those of a kernel file: give --kernel FILE as well"
+            )
+        return own_kernel() if choice == "own" else debian_kernel()
+    return Kernel(Path(choice), modules)
 
 
 def _show(piece: bytes) -> None:

@@ -21,14 +21,35 @@ def cache_folder() -> Path:
     return Path(home) / "uspace_drv"
 
 
-def fetch(download: Callable[[Path], str], finish: Callable[[Path], None] | None = None) -> Path:
+def writable_cache() -> Path:
+    """Return the cache folder, made if need be; `HostError` if nothing can be kept there."""
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError as error:
+        raise HostError(
+            f"{cache}: cannot keep there what guests need: {error.strerror};"
+            " set XDG_CACHE_HOME to a folder that can be written, with 1 GB free",
+            cause=error,
+        ) from error
+    return cache
+
+
+def fetch(
+    download: Callable[[Path], str],
+    finish: Callable[[Path], None] | None = None,
+    *,
+    prefix: str = "fetch-",
+) -> Path:
     """Let `download` put packages into a folder; return them unpacked, under the name it gives.
 
     `finish` may work on the unpacked tree before others see it. Another process may fetch the
-    same at the same time: the first one wins.
+    same at the same time: the first one wins. The folder it is done in, beside the result and gone
+    at the end, has a name that begins with `prefix`.
     """
-    cache = cache_folder()
-    with _scratch_folder(cache) as scratch:
+    cache = writable_cache()
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=cache) as scratch:
         whole = Path(scratch, "whole")
         folder = cache / download(Path(scratch))
         for package in Path(scratch).rglob("*.deb"):
@@ -41,15 +62,3 @@ def fetch(download: Callable[[Path], str], finish: Callable[[Path], None] | None
             if not folder.exists():  # else the other process was first
                 raise
     return folder
-
-
-def _scratch_folder(cache: Path) -> tempfile.TemporaryDirectory[str]:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="fetch-", dir=cache)
-    except OSError as error:
-        raise HostError(
-            f"{cache}: cannot keep there what guests need: {error.strerror};"
-            " set XDG_CACHE_HOME to a folder that can be written, with 1 GB free",
-            cause=error,
-        ) from error

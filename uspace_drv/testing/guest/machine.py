@@ -6,7 +6,6 @@ host's files (read-only, with a layer of memory over them), so there is no image
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import tempfile
@@ -18,15 +17,23 @@ from typing import Literal
 from uspace_drv.errors import HostError, UnsupportedError
 
 from . import initramfs
+from .arguments import (
+    acpi_words,
+    memory_words,
+    monitor_words,
+    port_words,
+    tree_words,
+    vfio_user_device,
+)
+from .iommu import IOMMUS, IommuKind
 from .kernel import Kernel, debian_kernel
 from .modules import BOOT_MODULES, DRIVER_MODULES, load_modules
 from .process import GuestFailed, Sink, supervise
 from .programs import find_program
-from .qemu import VFIO_USER_DEVICE, qemu_command
+from .qemu import qemu_command
 
-_IOMMU_DEVICES = {"none": [], "intel": ["-device", "intel-iommu,intremap=on,caching-mode=on"]}
-_IOMMU_WORDS = {"none": "intel_iommu=off", "intel": "intel_iommu=on"}
 _VFIO_USER_SLOT = 0x10
+_ROOT_SLOT = 0x1C  # of the host's tree; those of the shares are below it
 _LINES_SAID = 3
 _KERNEL_WORDS = "console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
 
@@ -44,22 +51,33 @@ class Result:
 class Guest:
     """A machine to be booted, anew for each `run`; needs neither KVM nor root.
 
-    `devices` are words of QEMU's -device ("edu,addr=4": the function 0000:00:04.0), `memory` a
-    size for its -m, `hugepages` a count of 2 MiB pages, `modules` more kernel modules to load,
-    `words` more of the kernel's command line. `vfio_user` are sockets of programs that each play a
-    device, the functions 0000:00:10.0, 0000:00:11.0 and so on; the memory is then shared with them,
-    and QEMU is fetched if the installed one is older than 10.1. `shares` are folders of the host
-    that the command may write, at the same path. `kernel` is Debian's own where none is given.
+    Hardware: `devices` are words of QEMU's -device ("edu,addr=4": the function 0000:00:04.0).
+    `iommu_option` are more properties of the IOMMU ("aw-bits=39"), `memory` a size for QEMU's -m,
+    `hugepages` a count of 2 MiB pages. `vfio_user` are sockets of programs that each play a device,
+    the functions 0000:00:10.0, 0000:00:11.0 and so on; the memory is then shared with them.
+    `acpi_tables` are files for -acpitable: an SSDT declares a platform device.
+
+    Software: `kernel` is Debian's where none is given, `modules` are more of its modules to load,
+    `words` more of its command line. `qemu` "newest" fetches Debian's newer one if the installed
+    one is older than 10.1; igb and ufs want that, and `vfio_user` implies it.
+
+    Ways to the outside: `shares` are folders of the host that the command may write, at the same
+    path. `monitor` is a socket that QEMU makes, for `order`.
     """
 
     devices: Sequence[str] = ()
-    iommu: Literal["none", "intel"] = "none"
+    iommu: IommuKind = "none"
+    iommu_option: str = ""
+    processors: int = 2
     memory: str = "1G"
     hugepages: int = 0
     vfio_user: Sequence[Path] = ()
     shares: Sequence[Path] = ()
     modules: Sequence[str] = ()
     words: Sequence[str] = ()
+    acpi_tables: Sequence[Path] = ()
+    monitor: Path | None = None
+    qemu: Literal["installed", "newest"] = "installed"
     kernel: Kernel | None = None
 
     def run(
@@ -86,7 +104,7 @@ class Guest:
         script = initramfs.command_script(
             argv, _environment() | dict(environment or {}), directory or Path.cwd()
         )
-        qemu = qemu_command(vfio_user=bool(self.vfio_user))
+        qemu = qemu_command(newest=self.qemu == "newest" or bool(self.vfio_user))
         with tempfile.TemporaryDirectory(prefix="uspace-guest-") as name:
             folder = Path(name)
             (folder / "initramfs").write_bytes(self._initramfs(kernel, script))
@@ -111,7 +129,9 @@ class Guest:
     def _initramfs(self, kernel: Kernel, script: str) -> bytes:
         modules: dict[str, bytes] = {}
         if kernel.modules is not None:
-            names = (*BOOT_MODULES, *DRIVER_MODULES, *self.modules)
+            names = (
+                *BOOT_MODULES, *IOMMUS[self.iommu].modules, *DRIVER_MODULES, *self.modules,
+            )  # fmt: skip
             modules = load_modules(kernel.modules, names)
         shares = {f"share{number}": path.resolve() for number, path in enumerate(self.shares)}
         return initramfs.build(modules, shares, script)
@@ -121,58 +141,40 @@ class Guest:
 
         The guest's output goes to the file descriptor `output`.
         """
-        words = [_KERNEL_WORDS, _IOMMU_WORDS[self.iommu], f"hugepages={self.hugepages}"]
+        words = [_KERNEL_WORDS, IOMMUS[self.iommu].words, f"hugepages={self.hugepages}"]
         return [
             # Should this process be killed outright, the host's kernel ends QEMU as well.
             str(find_program("setpriv")), "--pdeathsig", "KILL",
             *qemu,
-            *_memory(self.memory, shared=bool(self.vfio_user)),
-            "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-display", "none",
-            "-nodefaults", "-no-user-config", "-no-reboot",
+            *memory_words(self.memory, shared=bool(self.vfio_user)),
+            "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.processors),
+            "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot",
             "-kernel", str(kernel.image), "-initrd", str(folder / "initramfs"),
             "-append", " ".join([*words, *self.words]),
             "-serial", f"file:{folder / 'kernel.log'}",
-            *_IOMMU_DEVICES[self.iommu],
+            *monitor_words(self.monitor),
+            *(word for path in self.acpi_tables for word in acpi_words(path)),
+            # Slots behind root ports are for pciehp: a card can go with and without warning.
+            "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+            *IOMMUS[self.iommu].arguments(self.iommu_option),
             # Its own functions sit at the end of the bus: the first slots are for `devices`.
             "-device", "virtio-serial-pci,id=ports,addr=0x1e",
-            *_port("output", f"/dev/fd/{output}"), *_port("exit", str(folder / "exit")),
-            *_tree("root", Path("/"), 0, "on"),
-            *(word for number, path in enumerate(self.shares)
-              for word in _tree(f"share{number}", path.resolve(), number + 1, "off")),
-            *(word for device in self.devices for word in ("-device", device)),
-            *(word for number, path in enumerate(self.vfio_user)
-              for word in ("-device", _vfio_user_device(path, _VFIO_USER_SLOT + number))),
+            *port_words("output", f"/dev/fd/{output}"),
+            *port_words("exit", str(folder / "exit")),
+            *self._trees(), *self._cards(),
         ]  # fmt: skip
 
+    def _trees(self) -> list[str]:
+        words = tree_words("root", Path("/"), _ROOT_SLOT, "on")
+        for number, path in enumerate(self.shares):
+            words += tree_words(f"share{number}", path.resolve(), _ROOT_SLOT - 1 - number, "off")
+        return words
 
-def _memory(size: str, *, shared: bool) -> list[str]:
-    machine = "q35,kernel-irqchip=off"
-    if not shared:
-        return ["-M", machine, "-m", size]
-    backend = f"memory-backend-memfd,id=memory,size={size},share=on"
-    return ["-M", f"{machine},memory-backend=memory", "-m", size, "-object", backend]
-
-
-def _vfio_user_device(path: Path, slot: int) -> str:
-    """Return the words of a -device, as JSON: a socket's address is no plain word."""
-    socket = {"type": "unix", "path": str(path.resolve())}
-    return json.dumps({"driver": VFIO_USER_DEVICE, "socket": socket, "addr": f"{slot:x}"})
-
-
-def _port(name: str, path: str) -> list[str]:
-    return [
-        "-chardev", f"file,id={name},path={path}",
-        "-device", f"virtserialport,bus=ports.0,chardev={name},name={name}",
-    ]  # fmt: skip
-
-
-def _tree(tag: str, path: Path, number: int, readonly: str) -> list[str]:
-    doubled = str(path).replace(",", ",,")  # QEMU's way to write a comma within a value
-    options = f"security_model=none,multidevs=remap,readonly={readonly}"
-    return [
-        "-fsdev", f"local,id={tag},path={doubled},{options}",
-        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag},addr={0x1D - number:#x}",
-    ]  # fmt: skip
+    def _cards(self) -> list[str]:
+        cards = list(self.devices)
+        for number, path in enumerate(self.vfio_user):
+            cards.append(vfio_user_device(path, _VFIO_USER_SLOT + number))
+        return [word for card in cards for word in ("-device", card)]
 
 
 def _environment() -> dict[str, str]:

@@ -19,6 +19,15 @@ PACKAGES = {
     "env": "coreutils",
     "setpriv": "util-linux",
     "zstd": "zstd",
+    "make": "make",
+    "gcc": "gcc",
+    "ld": "binutils",
+    "strip": "binutils",
+    "flex": "flex",
+    "bison": "bison",
+    "bc": "bc",
+    "tar": "tar",
+    "xz": "xz-utils",
 }
 """Program and the Debian package that has it."""
 

@@ -1,7 +1,6 @@
 """The QEMU that a guest runs in: this machine's own, or a newer one beside it, not installed.
 
-Follows apt.conf(5) for a download that leaves the machine's package system as it is, and ld.so(8)
-for a program that runs with its own C library.
+Follows ld.so(8) for a program that runs with its own C library.
 """
 
 from __future__ import annotations
@@ -11,38 +10,22 @@ from pathlib import Path
 from uspace_drv.errors import HostError
 
 from .cache import cache_folder, fetch
-from .programs import PACKAGES, apt_line, find_program, run_program
+from .debian import BACKPORTS, SUITE, private_apt
+from .programs import PACKAGES, find_program, run_program
 
 VFIO_USER_DEVICE = "vfio-user-pci"
 """QEMU's name for a device that a program behind a socket plays; it came with QEMU 10.1."""
 
-_SUITE = "trixie"
-_BACKPORTS = f"{_SUITE}-backports"
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _PROGRAM = "qemu-system-x86_64"
 
-# What the machine runs after an update is not for this one, which leaves no trace of itself.
-_APT_CONFIGURATION = """
-Dir::Etc::SourceList "{folder}/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::Preferences "/dev/null";
-Dir::Etc::PreferencesParts "/dev/null";
-Dir::State "{folder}/state";
-Dir::State::Status "{folder}/status";
-Dir::Cache "{folder}/cache";
-APT::Sandbox::User "root";
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-"""
 
-
-def qemu_command(*, vfio_user: bool = False) -> list[str]:
-    """Return the words that start QEMU; with `vfio_user` one that has `VFIO_USER_DEVICE`.
+def qemu_command(*, newest: bool = False) -> list[str]:
+    """Return the words that start QEMU; with `newest` one that has `VFIO_USER_DEVICE`, igb and ufs.
 
     If the installed QEMU is older than that, Debian's newer one is taken from the cache; the first
     time it is downloaded (about 50 MB). Raises `HostError` if there is none, or apt fails.
     """
-    if vfio_user and not _installed_has_vfio_user():
+    if newest and not _installed_has_vfio_user():
         return _start_beside(_cached() or fetch(_download))
     return [str(find_program(_PROGRAM))]
 
@@ -80,41 +63,15 @@ def _start_beside(root: Path) -> list[str]:
 
 def _download(folder: Path) -> str:
     """Put QEMU's packages and all that they need into `folder`; return a name with its version."""
-    lines = [
-        f"deb [signed-by={_KEYRING}] {_mirror()} {suite} main\n" for suite in (_SUITE, _BACKPORTS)
-    ]
-    (folder / "sources.list").write_text("".join(lines))
-    for name in ("state/lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    (folder / "status").touch()  # nothing is installed: every dependency comes along
-    configuration = folder / "apt.conf"
-    configuration.write_text(_APT_CONFIGURATION.format(folder=folder))
-    words = ("-q", "-c", configuration)
     package = PACKAGES[_PROGRAM]
     try:
-        run_program("apt-get", *words, "--error-on=any", "update")
+        options = private_apt(folder, [SUITE, BACKPORTS], f"a QEMU with {VFIO_USER_DEVICE}")
         run_program(
-            "apt-get", *words, "-y", "-t", _BACKPORTS, "--no-install-recommends",
+            "apt-get", *options, "-y", "-t", BACKPORTS, "--no-install-recommends",
             "--download-only", "install", package,
         )  # fmt: skip
     except HostError as failure:
-        raise HostError(
-            f"{failure}; the installed QEMU has no {VFIO_USER_DEVICE}, and the one of Debian"
-            f" {_BACKPORTS} could not be fetched; install QEMU 10.1 or newer, or, if Debian's keys"
-            f" are too old, run: {apt_line('install debian-archive-keyring')}"
-        ) from failure
+        raise HostError(f"{failure}; or install QEMU 10.1 or newer") from failure
     (archive,) = folder.glob(f"cache/archives/{package}_*.deb")
     version = run_program("dpkg-deb", "--field", archive, "Version").strip()
     return f"qemu-{version.rpartition(':')[2]}"
-
-
-def _mirror() -> str:
-    """Return the address of the Debian mirror that this machine's apt is set up for."""
-    words = ("--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian")
-    mirrors = run_program("apt-get", "indextargets", *words).split()
-    if not mirrors:
-        raise HostError(
-            f"apt knows no Debian mirror to fetch a QEMU with {VFIO_USER_DEVICE} from; run:"
-            f" {apt_line('update')}, or install QEMU 10.1 or newer"
-        )
-    return mirrors[0]
