@@ -29,10 +29,13 @@ COMMANDS = {
     "info": ("info:info", "Show what a device is and has."),
     "bind": ("binding:bind_function", "Hand a PCI function to vfio-pci or uio_pci_generic."),
     "restore": ("binding:restore_function", "Give a PCI function back to its kernel driver."),
+    "vfs": ("binding:virtual_functions", "Create or remove virtual functions (SR-IOV)."),
+    "broker": ("broker:broker", "Lend a device to driver processes without any rights."),
     "drivers": ("drivers:drivers", "List the installed driver plugins."),
     "dump": ("dump:dump", "Read a device's registers, decoded by its plugin's table."),
     "run": ("run:run", "Run a driver's verb on a device."),
     "serve": ("serve:serve", "Serve a device model to drivers and virtual machines."),
+    "uapi": ("uapi:uapi", "Show how much of the kernel's interface is covered, call by call."),
 }
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT

@@ -11,9 +11,12 @@ from uspace_drv.errors import NoDevice
 _PCI = re.compile(
     r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])", re.IGNORECASE | re.ASCII
 )
-_UIO = re.compile(r"uio[0-9]+", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", re.ASCII)
-_FORMS = "0000:00:04.0, 00:04.0, uio:uio0, virtual:edu, virtual:edu?dma_bits=28, vfio-user:PATH"
+_FORMS = (
+    "0000:00:04.0, 00:04.0, uio:uio0, uio:NAME, virtual:edu, virtual:edu?dma_bits=28, "
+    "vfio-user:PATH, broker:PATH, mdev:UUID"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -54,13 +57,16 @@ class Scheme(Enum):
     UIO = "uio"
     VIRTUAL = "virtual"
     VFIO_USER = "vfio-user"
+    BROKER = "broker"
+    MEDIATED = "mdev"
 
 
 @dataclass(frozen=True)
 class DeviceAddress:
     """A device as the user names it: scheme, what the scheme names, and options after '?'.
 
-    `rest` is normalised: the full PCI address, 'uio0', the name of a model, or a socket's path.
+    `rest` is normalised: the full PCI address, the node or the name of a UIO device, the name of a
+    model, a socket's path, or the UUID of a mediated device.
     """
 
     scheme: Scheme
@@ -108,11 +114,11 @@ def _split_scheme(body: str) -> tuple[Scheme, str]:
 
 
 def _fits(scheme: Scheme, rest: str) -> bool:
-    if scheme is Scheme.UIO:
-        return _UIO.fullmatch(rest) is not None
     if scheme is Scheme.VIRTUAL:
         return _NAME.fullmatch(rest) is not None
-    return bool(rest)
+    if scheme is Scheme.MEDIATED:
+        return _UUID.fullmatch(rest) is not None
+    return bool(rest)  # the kernel's drivers give a UIO device any name
 
 
 def _parse_options(text: str, query: str) -> tuple[tuple[str, str], ...]:

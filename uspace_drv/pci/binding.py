@@ -1,231 +1,302 @@
-"""Hand a function to vfio-pci or uio_pci_generic, and back: by driver_override, with a journal.
+"""Hand functions to vfio-pci or uio_pci_generic, and back: by driver_override, with a journal.
 
-Linux Documentation/ABI/testing/sysfs-bus-pci (driver_override, bind, unbind, drivers_probe).
+Whatever is changed stands in the journal before it changes, so a process that is killed at any
+moment leaves enough for `restore` to end in the old state.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 from uspace_drv.errors import BusyError, HostError, UnsupportedError, UspaceError
 from uspace_drv.pci.address import PciAddress
+from uspace_drv.pci.handover import hand_over, take_back
 from uspace_drv.pci.host import Host
 from uspace_drv.pci.in_use import uses_of
 from uspace_drv.pci.journal import Entry, Journal
 from uspace_drv.pci.lock import lock_function
-from uspace_drv.pci.sysfs import DEVICES, PciBus, PciFunction
+from uspace_drv.pci.moves import DRIVERS, Binding, is_bus_master, put, require_rights
+from uspace_drv.pci.nodes import (
+    UIO,
+    USER_DRIVERS,
+    VFIO,
+    nodes_of,
+    require_unused,
+    user_id,
+    wait_for_nodes,
+)
+from uspace_drv.pci.persist import remove_rule, rule_path, write_rule
+from uspace_drv.pci.restoring import restore, restore_all
+from uspace_drv.pci.sriov import virtual_functions
+from uspace_drv.pci.sysfs import PciBus, PciFunction
+from uspace_drv.teardown import Teardown
 
-VFIO = "vfio-pci"
-UIO = "uio_pci_generic"
-USER_DRIVERS = (VFIO, UIO)
+__all__ = [
+    "KEEPS_GROUP_VIABLE",
+    "UIO",
+    "USER_DRIVERS",
+    "VFIO",
+    "Binding",
+    "Terms",
+    "bind",
+    "bind_group",
+    "restore",
+    "restore_all",
+]
+
 KEEPS_GROUP_VIABLE = frozenset({VFIO, "pci-stub", "pcieport"})
 """Drivers with which VFIO hands out the group (Linux Documentation/driver-api/vfio.rst)."""
-_DRIVERS = "/sys/bus/pci/drivers"
 _NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
-_POLL = 0.01  # seconds between looks for a node that udev or devtmpfs makes
-_TIMEOUT = 5.0  # seconds
 
 
 @dataclass(frozen=True)
-class Binding:
-    """What is bound now: `node` to open (None after `restore`), and what else the user must know.
+class Terms:
+    """What else `bind` is to do and to allow.
 
-    `previous` is the driver before; `driver` is None where the kernel has none for the function.
+    `user` (a name or number) gets the nodes; `persist` leaves a udev rule that does the same when
+    the machine starts again; `force_device_in_use` takes what the machine lives on; the nodes have
+    `timeout` seconds to appear.
     """
 
-    address: PciAddress
-    driver: str | None
-    previous: str | None
-    node: str | None
-    notes: tuple[str, ...] = ()
+    user: str | None = None
+    persist: bool = False
+    force_device_in_use: bool = False
+    timeout: float = 5.0
 
-    def __str__(self) -> str:
-        node = f", {self.node}" if self.node else ""
-        return f"{self.address}: bound to {self.driver or 'no driver'}{node}"
+    @cached_property
+    def user_id(self) -> int | None:
+        """The user's number; `HostError` for an unknown name."""
+        return None if self.user is None else user_id(self.user)
 
 
 def bind(
     address: PciAddress,
     driver: str | None = None,
+    terms: Terms = Terms(),
     *,
-    force_device_in_use: bool = False,
-    timeout: float = _TIMEOUT,
     bus: PciBus | None = None,
 ) -> Binding:
     """Bind the function to `driver`; without one, vfio-pci where an IOMMU is, else UIO.
 
-    Does nothing where it is bound so already. `BusyError`: attached, or the machine lives on it.
-    `HostError`: module missing, not root, or no node within `timeout` seconds; what was changed is
-    put back first. `NoDevice`: no such function.
+    What is so already is left as it is, and what an earlier call asked for stays in force until
+    `restore`. `BusyError`: attached, or the machine lives on it. `HostError`: module missing, not
+    root, or no node in time; what was changed is put back first. `NoDevice`: no such function.
     """
     bus = bus or PciBus()
     with lock_function(bus.function(address).address, bus.host):
-        function = bus.function(address)
-        chosen, notes = _choose(function, driver)
-        if function.driver == chosen:
-            node = _wait_for_node(bus, address, timeout)
-        else:
-            _check(function, chosen, bus.host, force_device_in_use)
-            node = _take(function, chosen, bus, timeout)
-        notes += _sibling_notes(bus, address, chosen)
-        return Binding(address, chosen, function.driver, node, notes)
+        wish = _Wish(bus.function(address), driver, terms)
+        _check(wish, bus.host)
+        return _bind_all([wish], bus)[0]
 
 
-def restore(address: PciAddress, *, bus: PciBus | None = None) -> Binding:
-    """Give the function back to the driver that it had, or to the one that the kernel chooses.
+def bind_group(
+    address: PciAddress,
+    driver: str | None = None,
+    terms: Terms = Terms(),
+    *,
+    bus: PciBus | None = None,
+) -> list[Binding]:
+    """Bind every function of its IOMMU group as `bind` does: all of them, or none after a failure.
 
-    `BusyError` while a driver of ours or another process has it open, `HostError` where the old
-    driver does not come back; the journal is kept then.
+    Bridges are left alone: VFIO hands out a group with them in it.
     """
     bus = bus or PciBus()
-    with lock_function(bus.function(address).address, bus.host):
-        function = bus.function(address)
-        journal = Journal(bus.host)
-        entry = journal.read(address)
-        ours = USER_DRIVERS if entry is None else (entry.bound, None)
-        if entry is not None:
-            # A driver that somebody else bound since then stays; only our override goes.
-            driver = entry.driver if function.driver in ours else function.driver
-            _require_rights(address, "restore", bus.host)
-            _put(function, driver, entry.driver_override, bus.host)
-            journal.remove(address)
-        elif function.driver in ours or function.driver_override in ours:
-            _require_rights(address, "restore", bus.host)
-            _put(function, None, None, bus.host)
-            bus.host.write("/sys/bus/pci/drivers_probe", str(address))
-        return Binding(address, bus.function(address).driver, function.driver, None)
+    group = bus.function(address).group
+    members = [bus.function(member) for member in (group.members if group else (address,))]
+    with ExitStack() as locks:
+        wishes = []
+        for member in members:
+            if not member.is_bridge:
+                locks.enter_context(lock_function(member.address, bus.host))
+                wishes.append(_Wish(bus.function(member.address), driver, terms))
+        for wish in wishes:
+            _check(wish, bus.host)
+        return _bind_all(wishes, bus)
 
 
-def _choose(function: PciFunction, driver: str | None) -> tuple[str, tuple[str, ...]]:
-    if driver is None and function.group is None:
-        return UIO, (f"no IOMMU group, so {UIO}: no DMA protection, one INTx interrupt",)
-    chosen = driver or VFIO
-    if chosen not in USER_DRIVERS:
-        known = " or ".join(USER_DRIVERS)
-        raise UnsupportedError(f"{function.address}: cannot work through {chosen}; use {known}")
-    return chosen, ()
+@dataclass(frozen=True)
+class _Wish:
+    """A function as it was found, and what the caller wants of it."""
+
+    function: PciFunction
+    driver: str | None
+    terms: Terms
+
+    @property
+    def address(self) -> PciAddress:
+        return self.function.address
+
+    @cached_property
+    def chosen(self) -> str:
+        """The driver; `UnsupportedError` for one that is not for user space."""
+        chosen = self.driver or (UIO if self.function.group is None else VFIO)
+        if chosen not in USER_DRIVERS:
+            known = " or ".join(USER_DRIVERS)
+            raise UnsupportedError(f"{self.address}: cannot work through {chosen}; use {known}")
+        return chosen
+
+    @property
+    def is_bound(self) -> bool:
+        return self.function.driver == self.chosen
+
+    @property
+    def asks_for_more(self) -> bool:
+        return self.terms.user_id is not None or self.terms.persist
 
 
-def _check(function: PciFunction, driver: str, host: Host, force: bool) -> None:
+def _bind_all(wishes: list[_Wish], bus: PciBus) -> list[Binding]:
+    """Bind them in turn; where one fails, put back those before it too, the last one first."""
+    way_back, done = Teardown(), list[str]()
+    bindings = []
+    try:
+        for wish in wishes:
+            function, old = wish.function, Journal(bus.host).read(wish.address)
+            step = partial(_put_back, function, old, bus, done)
+            way_back.push(f"put {function.address} back", step)
+            bindings.append(_take(wish, old, bus))
+    except BaseException as error:
+        way_back.run(error)
+        for words in done:
+            error.add_note(words)
+        raise
+    bound = {binding.address for binding in bindings}
+    return [
+        replace(binding, notes=binding.notes + _sibling_notes(bus, binding, bound))
+        for binding in bindings
+    ]
+
+
+def _check(wish: _Wish, host: Host) -> None:
     """Refuse before anything is changed."""
-    address = function.address
-    if not host.exists(f"{_DRIVERS}/{driver}"):
+    function, address, driver = wish.function, wish.address, wish.chosen
+    if function.is_bridge:
+        raise UnsupportedError(
+            f"{address}: a bridge stays with the kernel; bind the functions behind it"
+        )
+    if wish.is_bound:
+        if wish.asks_for_more:
+            require_rights(address, "bind", host)
+        return
+    if not host.exists(f"{DRIVERS}/{driver}"):
         raise HostError(f"{address}: the kernel has no driver {driver}; run: modprobe {driver}")
-    _require_rights(address, "bind", host)
+    require_rights(address, "bind", host)
     noiommu = host.read(_NOIOMMU) in ("Y", "1")
     if driver == VFIO and function.group is None and not noiommu:
         raise HostError(
             f"{address}: no IOMMU group, so {VFIO} would refuse it; switch the IOMMU on (firmware "
             f"setup, then intel_iommu=on on the kernel line), or bind it to {UIO}"
         )
+    if virtual := virtual_functions(address, host):
+        raise BusyError(
+            f"{address}: has {len(virtual)} virtual functions, which would go with its driver; "
+            f"run: uspace vfs {address} 0"
+        )
     uses = uses_of(address, host)
-    if uses and not force:
+    if uses and not wish.terms.force_device_in_use:
         keeper = function.driver or "its driver"
         raise BusyError(f"{'; '.join(map(str, uses))}; leaving it to {keeper}")
+    require_unused(function, host)
 
 
-def _require_rights(address: PciAddress, verb: str, host: Host) -> None:
-    path = f"{DEVICES}/{address}/driver_override"
-    if not host.may_write(path):
-        raise HostError(
-            f"{address}: may not write {path} (not root, or a container's read-only /sys); "
-            f"run: sudo uspace {verb} {address}"
-        )
+def _take(wish: _Wish, old: Entry | None, bus: PciBus) -> Binding:
+    """Journal, bind, wait for the nodes, hand them over, write the rule."""
+    host, address, function, chosen = bus.host, wish.address, wish.function, wish.chosen
+    notes: tuple[str, ...] = ()
+    if wish.driver is None and chosen == UIO:
+        notes = (f"no IOMMU group, so {UIO}: no DMA protection, one INTx interrupt",)
+    if wish.is_bound and not wish.asks_for_more:
+        nodes = wait_for_nodes(bus, address, wish.terms.timeout)
+        return Binding(address, chosen, chosen, nodes[0], notes)
+    entry = _entry(wish, old, host)
+    Journal(host).write(address, entry)
+    if not wish.is_bound:
+        put(function, chosen, chosen, host)
+    now, nodes = replace(function, driver=chosen), nodes_of(replace(function, driver=chosen), host)
+    if not host.is_rehearsal:
+        nodes = wait_for_nodes(bus, address, wish.terms.timeout)
+        now = bus.function(address)
+    if entry.user is not None:
+        entry, told = hand_over(now, entry, entry.user, host)
+        notes += told
+    if entry.persist:
+        write_rule(now, entry, host)
+        notes += (f"{rule_path(address)} binds it again when the machine starts",)
+    return Binding(address, chosen, function.driver, nodes[0] if nodes else None, notes)
 
 
-def _take(function: PciFunction, driver: str, bus: PciBus, timeout: float) -> str:
-    """Journal, then bind and wait for the node; on any failure put back what was there."""
-    journal, address = Journal(bus.host), function.address
-    old = journal.read(address)
-    entry = Entry(function.driver, function.driver_override, driver)
-    if old is not None and old.bound == function.driver:  # from one user driver to the other
-        entry = Entry(old.driver, old.driver_override, driver)
-    journal.write(address, entry)
+def _entry(wish: _Wish, old: Entry | None, host: Host) -> Entry:
+    """What to go back to: what an earlier entry says, as long as what it made still stands."""
+    journal, function = Journal(host), wish.function
+    entry = old or Entry(None, None, None)
+    known = old is not None and old.bound is not None
+    stale = journal.is_stale(entry)
+    # No driver: a `bind` or `restore` was killed between two of them.
+    ours = known and function.driver in (USER_DRIVERS if stale else (None, *USER_DRIVERS))
+    override = function.driver_override
+    if known and override in USER_DRIVERS:
+        override = None if stale else entry.driver_override
+    return replace(
+        entry,
+        driver=entry.driver if ours else function.driver,
+        driver_override=override,
+        bound=wish.chosen,
+        bus_master=entry.bus_master if ours else is_bus_master(function.address, host),
+        ids=str(function.ids),
+        boot_id=journal.boot_id,
+        user=entry.user if wish.terms.user_id is None else wish.terms.user_id,
+        persist=entry.persist or wish.terms.persist,
+    )
+
+
+def _put_back(function: PciFunction, old: Entry | None, bus: PciBus, done: list[str]) -> None:
+    """Put back driver, override, owners, rule and journal as `function` had them; say so."""
+    address, host, before = function.address, bus.host, function.driver or "no driver"
+    journal = Journal(host)
+    entry = journal.read(address)
+    if entry == old:
+        return  # nothing changes before its entry does
     try:
-        _put(function, driver, driver, bus.host)
-        return _wait_for_node(bus, address, timeout)
-    except BaseException as error:
-        _undo(function, old, bus, error)
-        raise
-
-
-def _undo(function: PciFunction, old: Entry | None, bus: PciBus, error: BaseException) -> None:
-    """Put back driver, override and journal as `function` had them; say so on the error."""
-    address, journal, before = function.address, Journal(bus.host), function.driver or "no driver"
-    try:
-        _put(bus.function(address), function.driver, function.driver_override, bus.host)
+        _undo_extras(function, entry, old, bus)
+        put(bus.function(address), function.driver, function.driver_override, host)
         if old is None:
             journal.remove(address)
         else:
             journal.write(address, old)
+            if old.user is not None:
+                hand_over(bus.function(address), old, old.user, host)
     except UspaceError as second:
-        cure = f"run: uspace restore {address}"
-        error.add_note(f"{address}: could not be put back to {before}: {second}; {cure}")
-    else:
-        error.add_note(f"{address}: put back to {before}")
+        raise HostError(
+            f"{address}: could not be put back to {before}: {second}; run: uspace restore {address}"
+        ) from second
+    done.append(f"{address}: put back to {before}")
 
 
-def _put(function: PciFunction, driver: str | None, override: str | None, host: Host) -> None:
-    """Bring the function from what it is now to that driver and override."""
-    address = function.address
-    if function.driver not in (None, driver):
-        _unbind(function, host)
-    if function.driver_override != override:
-        # An empty line clears it.
-        host.write(f"{DEVICES}/{address}/driver_override", f"{override or ''}\n")
-    if driver is not None and function.driver != driver:
-        _bind_to(address, driver, host)
+def _undo_extras(
+    function: PciFunction, entry: Entry | None, old: Entry | None, bus: PciBus
+) -> None:
+    """Owners and rule, as far as the entry that is on disk says that we changed them."""
+    address, host = function.address, bus.host
+    if entry is not None:
+        take_back(address, entry, nodes_of(bus.function(address), host), host)
+        if old is not None and old.persist:
+            write_rule(function, old, host)
+        elif entry.persist:
+            remove_rule(address, host)
 
 
-def _unbind(function: PciFunction, host: Host) -> None:
-    """Unbind; first make sure that nobody has it open, or the kernel would wait for them."""
-    node = function.group.node if function.group else None
-    if function.driver == VFIO and node and host.is_open_elsewhere(node):
-        raise BusyError(f"{function.address}: another process has {node} open; end it first")
-    host.write(f"{DEVICES}/{function.address}/driver/unbind", str(function.address))
-
-
-def _bind_to(address: PciAddress, driver: str, host: Host) -> None:
-    if not host.exists(f"{_DRIVERS}/{driver}/bind"):
-        raise HostError(f"{address}: the kernel has no driver {driver}; run: modprobe {driver}")
-    try:
-        host.write(f"{_DRIVERS}/{driver}/bind", str(address))
-    except HostError as error:
-        raise HostError(f"{address}: {driver} refused it: {error}", cause=error) from error
-
-
-def _wait_for_node(bus: PciBus, address: PciAddress, timeout: float) -> str:
-    """Return the node to open; the kernel makes it, but udev may be still at work on it."""
-    deadline = time.monotonic() + timeout
-    while True:
-        function = bus.function(address)
-        node = _node(function)
-        if node is not None and bus.host.exists(node):
-            return node
-        if time.monotonic() >= deadline:
-            raise HostError(
-                f"{address}: bound to {function.driver}, but {node or 'its node'} did not appear "
-                f"within {timeout:.3f} s; is /dev a devtmpfs, and what does dmesg say?"
-            )
-        time.sleep(_POLL)
-
-
-def _node(function: PciFunction) -> str | None:
-    if function.driver == VFIO and function.group is not None:
-        return function.group.node
-    return f"/dev/{function.uio}" if function.driver == UIO and function.uio else None
-
-
-def _sibling_notes(bus: PciBus, address: PciAddress, driver: str) -> tuple[str, ...]:
+def _sibling_notes(bus: PciBus, binding: Binding, bound: set[PciAddress]) -> tuple[str, ...]:
     """VFIO hands out a group only when no kernel driver has a part of it."""
-    group = bus.function(address).group
-    if driver != VFIO or group is None:
+    group = bus.function(binding.address).group
+    if binding.driver != VFIO or group is None:
         return ()
-    functions = [function for function in bus.functions() if function.address in group.members]
+    functions = [bus.function(member) for member in group.members]
     return tuple(
         f"IOMMU group {group.number} is shared with {function.address} ({function.driver}); "
         f"bind that one too: uspace bind {function.address}"
         for function in functions
-        if function.driver not in (None, *KEEPS_GROUP_VIABLE)
+        if function.address not in bound
+        and not function.is_bridge  # cannot be bound, so it is no advice
+        and function.driver not in (None, *KEEPS_GROUP_VIABLE)
     )

@@ -50,8 +50,12 @@ class FunctionLock:
 
 def lock_function(address: PciAddress, host: Host | None = None) -> FunctionLock:
     """Take the lock, or raise `BusyError` at once with the process that has it."""
-    host = host or Host()
-    path = host.path(f"{DEVICES}/{address}")
+    return lock_folder(f"{DEVICES}/{address}", str(address), host or Host())
+
+
+def lock_folder(folder: str, address: str, host: Host) -> FunctionLock:
+    """Lock what has that folder in sysfs; `address` is how errors call it."""
+    path = host.path(folder)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -19,6 +19,7 @@ DEVICES = "/sys/bus/pci/devices"
 _GROUPS = "/sys/kernel/iommu_groups"
 _SHOWN = 16
 _HEADER_SIZE = 64
+_BRIDGES = 0x06  # PCI Code and ID Assignment Specification, section 1.7
 
 
 class ResourceFlag(IntFlag):
@@ -86,6 +87,13 @@ class PciFunction:
     numa_node: int | None
     enabled: bool
     reset_methods: tuple[str, ...]
+    cdev: str | None = None
+    """The name of its own VFIO node, 'vfio0', where the kernel has such nodes (Linux 6.6)."""
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether functions sit behind it (base class 06h): such a one is never handed over."""
+        return self.ids.class_code >> 16 == _BRIDGES
 
     @property
     def is_translated(self) -> bool:
@@ -118,6 +126,14 @@ class PciBus:
         more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
         seen = f"there are {', '.join(there[:_SHOWN])}{more}" if there else "there are none"
         raise NoDevice(f"{wanted}: no such PCI function in {self.host.path(DEVICES)}; {seen}")
+
+    def driver_of(self, address: PciAddress) -> str | None:
+        """The name of the driver that the function is bound to now, without all the rest of it.
+
+        Raises as `function` does where there is no such function.
+        """
+        driver = self.host.link(f"{DEVICES}/{address}/driver")
+        return self.function(address).driver if driver is None else driver
 
     @contextmanager
     def config(self, address: PciAddress) -> Iterator[Window]:
@@ -158,7 +174,13 @@ class PciBus:
             numa_node=None if node == -1 else node,
             enabled=bool(host.read_int(f"{folder}/enable")),
             reset_methods=tuple((host.read(f"{folder}/reset_method") or "").split()),
+            cdev=self._cdev(folder),
         )
+
+    def _cdev(self, folder: str) -> str | None:
+        """Name of the node below /dev/vfio/devices; without a number in `dev` there is none."""
+        names = self.host.names(f"{folder}/vfio-dev")
+        return next((n for n in names if self.host.exists(f"{folder}/vfio-dev/{n}/dev")), None)
 
     def _ids(self, address: PciAddress) -> FunctionIds | None:
         names = ("vendor", "device", "subsystem_vendor", "subsystem_device", "class", "revision")

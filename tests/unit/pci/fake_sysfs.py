@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from uspace_drv.errors import HostError
@@ -18,12 +19,21 @@ from uspace_drv.pci.sysfs import PciBus
 EDU = PciAddress(0, 0, 4, 0)
 
 
+class Killed(BaseException):
+    """What a process that is killed in the middle of its work looks like in a test."""
+
+
 class FakeMachine(Host):
     """Builds the tree, and answers writes below /sys/bus/pci as the kernel would."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.writes: list[tuple[str, str]] = []
+        self.changes = 0
+        self.lives: int | None = None
+        """How many changes the process makes before it is killed; None for all."""
+        self.owners: dict[str, int] = {}
+        self.has_cdevs = False
         self.refusing: set[str] = set()
         self.nodeless: set[str] = set()
         self.open_nodes: set[str] = set()
@@ -77,6 +87,8 @@ class FakeMachine(Host):
         self.file(f"{folder}/irq", "11\n")
         self.file(f"{folder}/enable", "1\n")
         self.file(f"{folder}/reset_method", "flr bus\n")
+        self.file(f"{folder}/config")
+        self.path(f"{folder}/config").write_bytes(bytes(64))
         self.symlink(f"/sys/bus/pci/devices/{address}", folder)
         if driver is not None:
             self.driver(driver)
@@ -117,10 +129,38 @@ class FakeMachine(Host):
     def may_write(self, path: str) -> bool:
         return not self.readonly and self.exists(path)
 
-    def is_open_elsewhere(self, node: str) -> bool:
-        return node in self.open_nodes
+    def opener(self, node: str) -> str | None:
+        return "another process" if node in self.open_nodes else None
+
+    def owner(self, path: str) -> int | None:
+        return self.owners.get(path, 0) if self.exists(path) else None
+
+    def _live(self) -> None:
+        """Count a change, or die before it."""
+        if self.lives is not None and self.changes >= self.lives:
+            raise Killed
+        self.changes += 1
+
+    def write_file(self, path: str, text: str) -> None:
+        self._live()
+        super().write_file(path, text)
+
+    def remove_file(self, path: str) -> None:
+        self._live()
+        super().remove_file(path)
+
+    def write_bytes(self, path: str, offset: int, data: bytes) -> None:
+        self._live()
+        super().write_bytes(path, offset, data)
+
+    def set_owner(self, path: str, user: int) -> None:
+        self._live()
+        if not self.exists(path):
+            raise HostError(path, cause=OSError(errno.ENOENT, "No such file"))
+        self.owners[path] = user
 
     def write(self, path: str, text: str) -> None:
+        self._live()
         self.writes.append((path, text))
         folder, _, name = path.rpartition("/")
         if name == "driver_override":
@@ -131,6 +171,10 @@ class FakeMachine(Host):
             self._bind(text, Path(folder).name)
         elif name == "drivers_probe":
             self._probe(text)
+        elif name == "sriov_numvfs":
+            self._set_vfs(Path(folder).name, int(text))
+        elif name == "sriov_drivers_autoprobe":
+            self.file(path, f"{text}\n")
         elif name != "reset":
             raise AssertionError(f"no such attribute: {path}")
 
@@ -154,15 +198,92 @@ class FakeMachine(Host):
         folder = f"/sys/bus/pci/devices/{address}"
         self.symlink(f"{folder}/driver", f"/sys/bus/pci/drivers/{driver}")
         group = self.link(f"{folder}/iommu_group")
-        if driver == "vfio-pci" and driver not in self.nodeless and group:
-            self.file(f"/dev/vfio/{group}")
+        if driver == "vfio-pci" and driver not in self.nodeless:
+            if group:
+                self._node(f"/dev/vfio/{group}")
+            if self.has_cdevs:
+                self._announce(folder, group)
         if driver == "uio_pci_generic":
             self.path(f"{folder}/uio/uio0").mkdir(parents=True)
             if driver not in self.nodeless:
-                self.file("/dev/uio0")
+                self._node("/dev/uio0")
+        if driver == self.native.get(address):
+            self.set_bus_master(address, True)
+
+    def _announce(self, folder: str, group: str | None) -> None:
+        """A kernel with nodes of functions and nodes of groups."""
+        number = len(self.names("/dev/vfio/devices"))
+        self.file(f"{folder}/vfio-dev/vfio{number}/dev", "510:0\n")
+        self._node(f"/dev/vfio/devices/vfio{number}")
+        if group:
+            self.path(f"/sys/class/vfio/{group}").mkdir(parents=True, exist_ok=True)
+
+    def _node(self, path: str) -> None:
+        if not self.exists(path):
+            self.file(path)
+            self.owners.pop(path, None)
 
     def _detach(self, address: str) -> None:
         folder = f"/sys/bus/pci/devices/{address}"
+        driver = self.link(f"{folder}/driver")
         self.path(f"{folder}/driver").unlink()
-        if self.exists(f"{folder}/uio/uio0"):
+        if driver == "uio_pci_generic":
             self.path(f"{folder}/uio/uio0").rmdir()
+            self.path("/dev/uio0").unlink(missing_ok=True)
+        if driver == "vfio-pci":
+            self._withdraw(folder)
+        self.set_bus_master(address, False)
+
+    def _withdraw(self, folder: str) -> None:
+        for name in self.names(f"{folder}/vfio-dev"):
+            self.path(f"{folder}/vfio-dev/{name}/dev").unlink()
+            self.path(f"{folder}/vfio-dev/{name}").rmdir()
+            self.path(f"/dev/vfio/devices/{name}").unlink()
+        group = self.link(f"{folder}/iommu_group")
+        members = self.names(f"/sys/kernel/iommu_groups/{group}/devices")
+        drivers = {self.link(f"/sys/bus/pci/devices/{member}/driver") for member in members}
+        if "vfio-pci" not in drivers:
+            self.path(f"/dev/vfio/{group}").unlink(missing_ok=True)
+
+    # configuration space and virtual functions
+
+    def set_bus_master(self, address: str, on: bool) -> None:
+        path = self.path(f"/sys/bus/pci/devices/{address}/config")
+        data = bytearray(path.read_bytes())
+        data[4] = data[4] & ~4 | on << 2
+        path.write_bytes(data)
+
+    def sriov(self, address: PciAddress, total: int) -> None:
+        """Make it a physical function; its virtual ones appear in the next slots."""
+        folder = f"/sys/bus/pci/devices/{address}"
+        self.file(f"{folder}/sriov_totalvfs", f"{total}\n")
+        self.file(f"{folder}/sriov_numvfs", "0\n")
+        self.file(f"{folder}/sriov_drivers_autoprobe", "1\n")
+
+    def _set_vfs(self, name: str, count: int) -> None:
+        folder, address = f"/sys/bus/pci/devices/{name}", PciAddress.parse(name)
+        now = int(self.read(f"{folder}/sriov_numvfs") or "0")
+        if now and count:
+            raise HostError("sriov_numvfs", cause=OSError(errno.EBUSY, "Device or resource busy"))
+        if self.link(f"{folder}/driver") not in ("igb", "vfio-pci"):
+            raise HostError("sriov_numvfs", cause=OSError(errno.ENOENT, "No such file"))
+        for number in range(count or now):
+            virtual = PciAddress(address.domain, address.bus + 1, number, 0)
+            if count:
+                probing = self.read(f"{folder}/sriov_drivers_autoprobe") == "1"
+                self.function(virtual, driver="igbvf" if probing else None, group=90 + number)
+                self.native[str(virtual)] = "igbvf"
+                self.symlink(f"{folder}/virtfn{number}", f"/sys/bus/pci/devices/{virtual}")
+            else:
+                self.path(f"{folder}/virtfn{number}").unlink()
+                self.unplug(virtual)
+        self.file(f"{folder}/sriov_numvfs", f"{count}\n")
+
+    def unplug(self, address: PciAddress) -> None:
+        if self.link(f"/sys/bus/pci/devices/{address}/driver"):
+            self._detach(str(address))
+        group = self.link(f"/sys/bus/pci/devices/{address}/iommu_group")
+        if group:
+            self.path(f"/sys/kernel/iommu_groups/{group}/devices/{address}").unlink()
+        shutil.rmtree(self.path(f"/sys/bus/pci/devices/{address}").resolve())
+        self.path(f"/sys/bus/pci/devices/{address}").unlink()

@@ -53,6 +53,7 @@ def test_number_out_of_range_names_the_part() -> None:
         ("00:04.0", Scheme.PCI, "0000:00:04.0"),
         ("pci:00:04.0", Scheme.PCI, "0000:00:04.0"),
         ("uio:uio0", Scheme.UIO, "uio0"),
+        ("uio:regs@40000000, left", Scheme.UIO, "regs@40000000, left"),
         ("virtual:edu", Scheme.VIRTUAL, "edu"),
         ("vfio-user:/run/edu.sock", Scheme.VFIO_USER, "/run/edu.sock"),
     ],
@@ -69,7 +70,7 @@ def test_options_follow_a_question_mark() -> None:
     assert str(address) == "virtual:edu?dma_bits=28&fault=late"
 
 
-@pytest.mark.parametrize("text", ["edu", "uio:0", "uio:", "virtual:", "vfio-user:", "usb:1-1", ""])
+@pytest.mark.parametrize("text", ["edu", "uio", "uio:", "virtual:", "vfio-user:", "usb:1-1", ""])
 def test_mistyped_device_address_shows_the_forms(text: str) -> None:
     with pytest.raises(NoDevice, match=r"expected one of: 0000:00:04\.0.*virtual:edu"):
         DeviceAddress.parse(text)

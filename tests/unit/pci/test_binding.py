@@ -11,8 +11,8 @@ from tests.native.child import in_child
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
 from uspace_drv.errors import BusyError, HostError, NoDevice, UnsupportedError
 from uspace_drv.pci.address import PciAddress
-from uspace_drv.pci.binding import UIO, VFIO, bind, restore
-from uspace_drv.pci.journal import FOLDER, Entry, Journal
+from uspace_drv.pci.binding import UIO, VFIO, Terms, bind, restore
+from uspace_drv.pci.journal import FOLDER, Journal
 from uspace_drv.pci.lock import lock_function
 
 FOLDER_OF = "/sys/bus/pci/devices/0000:00:04.0"
@@ -36,12 +36,14 @@ def test_bind_writes_the_journal_first_and_then_the_kernel(machine: FakeMachine)
         ("/sys/bus/pci/drivers/vfio-pci/bind", "0000:00:04.0"),
     ]
     journal = machine.path(f"{FOLDER}/0000:00:04.0.json").read_text()
-    assert json.loads(journal) == {"driver": "e1000e", "driver_override": None, "bound": VFIO}
+    entry = json.loads(journal)
+    assert (entry["driver"], entry["driver_override"], entry["bound"]) == ("e1000e", None, VFIO)
+    assert (entry["bus_master"], entry["ids"]) == (True, "1234:11e8")
 
 
 def test_nothing_changes_where_the_journal_cannot_be_written(machine: FakeMachine) -> None:
     machine.file(FOLDER, "in the way")
-    with pytest.raises(HostError, match=r"/run/uspace_drv"):
+    with pytest.raises(HostError, match=r"cannot write /var/lib/uspace_drv"):
         bind(EDU, bus=machine.bus)
     assert machine.writes == []
 
@@ -132,7 +134,7 @@ def test_refuses_what_the_machine_lives_on(machine: FakeMachine) -> None:
     with pytest.raises(BusyError, match=r"/ \(vda\) is mounted from it; leaving it to e1000e"):
         bind(EDU, bus=machine.bus)
     assert machine.writes == []
-    assert bind(EDU, bus=machine.bus, force_device_in_use=True).driver == VFIO
+    assert bind(EDU, terms=Terms(force_device_in_use=True), bus=machine.bus).driver == VFIO
 
 
 def test_missing_module_names_the_command(machine: FakeMachine) -> None:
@@ -178,7 +180,7 @@ def test_a_driver_that_refuses_leaves_all_as_it_was(machine: FakeMachine) -> Non
 def test_a_node_that_does_not_appear_leaves_all_as_it_was(machine: FakeMachine) -> None:
     machine.nodeless.add(VFIO)
     with pytest.raises(HostError, match=r"/dev/vfio/14 did not appear within 0\.020 s") as caught:
-        bind(EDU, bus=machine.bus, timeout=0.02)
+        bind(EDU, terms=Terms(timeout=0.02), bus=machine.bus)
     assert caught.value.__notes__ == ["0000:00:04.0: put back to e1000e"]
     assert_as_before(machine)
 
@@ -189,7 +191,9 @@ def test_what_cannot_be_put_back_is_said(machine: FakeMachine) -> None:
         bind(EDU, bus=machine.bus)
     (note,) = caught.value.__notes__
     assert "could not be put back to e1000e" in note
-    assert Journal(machine).read(EDU) == Entry("e1000e", None, VFIO)
+    entry = Journal(machine).read(EDU)
+    assert entry is not None
+    assert (entry.driver, entry.driver_override, entry.bound) == ("e1000e", None, VFIO)
     machine.refusing.clear()
     assert restore(EDU, bus=machine.bus).driver == "e1000e"
 
@@ -269,7 +273,7 @@ lock_function(address, host)
     assert "BusyError: 0000:00:04.0: another process has it" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"driver": 1', '{"other": 2}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"driver": 1', '{"other": 2}', '{"driver": 1}'])
 def test_a_journal_that_makes_no_sense_is_named(machine: FakeMachine, text: str) -> None:
     machine.file(f"{FOLDER}/{EDU}.json", text)
     with pytest.raises(HostError, match=r"0000:00:04.0.json does not say .*; remove it"):
