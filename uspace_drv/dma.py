@@ -7,23 +7,32 @@ reads an index ahead of the entries that it covers.
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import index
-from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
 
+from uspace_drv.dma_memory import (
+    HUGE_PAGE,
+    check_array,
+    huge_memory,
+    huge_page_advice,
+    map_file_here,
+    plain_dtype,
+)
 from uspace_drv.errors import ClosedError, HostError, RegisterValueError, UnsupportedError
 from uspace_drv.iova import IovaAllocator
-from uspace_drv.native import read_barrier, write_barrier
-from uspace_drv.port import Direction, DmaSpace, Iova
-from uspace_drv.teardown import Teardown
+from uspace_drv.native import DmaMapping, DmaTable, read_barrier, write_barrier
+from uspace_drv.port import Direction, DmaCalls, DmaSpace, HasDmaCalls, Iova
 
 # numpy takes as long to load as all the rest, and who serves a model needs no arrays.
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -49,39 +58,15 @@ def collect(read_index: Callable[[], T]) -> T:
     return found
 
 
-class DmaBuffer:
+class DmaBuffer(DmaMapping):
     """A numpy array that the device reaches at `iova`, until `close()`.
 
     `array` has the dtype and shape asked for, C-contiguous; it may outlive the buffer and is then
     ordinary memory. `size` is in bytes, as the array has them; `direction` says what the device
-    may do.
+    may do; `page_size` is the size in bytes of the memory's pages, huge ones or ordinary ones.
     """
 
-    def __init__(
-        self,
-        array: npt.NDArray[Any],
-        iova: Iova,
-        direction: Direction,
-        unmap: Callable[[DmaBuffer], None],
-    ) -> None:
-        self._array = array
-        self.size = array.nbytes
-        self.direction = direction
-        self._iova = iova
-        self._unmap = unmap
-        self._closed = False
-
-    @property
-    def array(self) -> npt.NDArray[Any]:
-        """The memory; while the device reaches it, the buffer keeps it alive."""
-        return self._array
-
-    @property
-    def iova(self) -> Iova:
-        """The address of the first byte for the device; `ClosedError` once it has none."""
-        if self._closed:
-            raise ClosedError(f"the DMA buffer at IOVA {self._iova:#x} is closed")
-        return self._iova
+    __slots__ = ()  # nothing of its own, so that one is made and freed as fast as the C type
 
     def at(self, offset: int) -> Iova:
         """The device's address of the byte at `offset`, checked against the size."""
@@ -91,17 +76,6 @@ class DmaBuffer:
             )
         return Iova(self.iova + offset)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the device has lost its access."""
-        return self._closed
-
-    def close(self) -> None:
-        """Take the memory away from the device, at once. Twice is fine."""
-        if not self._closed:
-            self._closed = True
-            self._unmap(self)
-
     def __enter__(self) -> Self:
         return self
 
@@ -109,168 +83,184 @@ class DmaBuffer:
         self.close()
 
     def __repr__(self) -> str:
-        where = "closed" if self._closed else f"IOVA {self._iova:#x}"
+        where = "closed" if self.closed else f"IOVA {self.last_iova:#x}"
         return f"<DmaBuffer {where}, {self.size:#x} bytes, {self.direction.name}>"
 
+    def _refuse_closed(self) -> NoReturn:
+        raise ClosedError(f"the DMA buffer at IOVA {self.last_iova:#x} is closed")
 
-class Dma:
+    def _refuse_array(self) -> NoReturn:
+        raise UnsupportedError(
+            f"the DMA buffer at IOVA {self.last_iova:#x} is a file's memory, and this process "
+            "cannot map that file"
+        )
+
+
+class Dma(DmaTable[DmaBuffer]):
     """The DMA memory of one device (`device.dma`): what it has mapped, and where.
 
-    `dma_bits` is how many address bits the device drives; `name` is for errors.
+    `dma_bits` is how many address bits the device drives; `name` is for errors. Mapping an array
+    (`map`) and closing a buffer are in C, in `uspace_drv.native.DmaTable`, and cost little more
+    than the kernel's own work; so does `close`, which takes everything away in one call.
     """
 
     def __init__(self, space: DmaSpace, name: str, dma_bits: int) -> None:
         self.name = name
         self._space = space
         self._reach = (1 << dma_bits) - 1
+        self._limit = space.entry_limit
+        self._page = space.page_size
         ranges = space.ranges
         self._iovas = (
-            None if ranges is None else IovaAllocator(ranges, space.page_size, self._reach, name)
+            None if ranges is None else IovaAllocator(ranges, self._page, self._reach, name)
         )
-        # By buffer and not by IOVA: memory that is mapped twice by physical address has one IOVA.
-        self._buffers: dict[DmaBuffer, int] = {}
-        self._closed = False
-        self._turn = RLock()  # so that nothing is mapped behind the back of `close`
-
-    @property
-    def buffers(self) -> Sequence[DmaBuffer]:
-        """The buffers that the device reaches now, oldest first."""
-        return tuple(self._buffers)
+        super().__init__(
+            space,
+            self._iovas,
+            DmaBuffer,
+            (Direction.TO_DEVICE, Direction.FROM_DEVICE, Direction.BOTH),
+            self._page,
+            self._reach,
+            -1 if self._limit is None else self._limit,
+            space.dma_calls if isinstance(space, HasDmaCalls) else DmaCalls(),
+        )
 
     def alloc(
         self,
         dtype: npt.DTypeLike,
         count: int | tuple[int, ...] = 1,
         direction: Direction = Direction.BOTH,
+        *,
+        huge_pages: bool = False,
     ) -> DmaBuffer:
-        """Map new zeroed memory: an array of `count` items (or of that shape) of `dtype`."""
+        """Map new zeroed memory: an array of `count` items (or of that shape) of `dtype`.
+
+        With `huge_pages`, in pages of 2 MiB, which an IOMMU translates with fewer steps. Where the
+        host has none free the memory is ordinary: a warning in the log says so and how to get
+        them, and `buffer.page_size` tells. Raises `HostError` where there is no memory, no IOVA or
+        no right to pin it, `RegisterValueError` for a dtype or count that makes no memory.
+        """
         import numpy as np  # noqa: PLC0415 - see above
 
-        item = _plain(dtype, self.name)
+        item = plain_dtype(dtype, self.name)
         shape = tuple(map(index, count if isinstance(count, tuple) else (count,)))
         size = math.prod(shape) * item.itemsize
         if size <= 0 or min(shape, default=1) < 0:
             raise RegisterValueError(f"{self.name}: a DMA buffer of {count!r} items has no memory")
-        memory = self._memory(self._in_pages(size))
-        return self._map(np.ndarray(shape, item, memory), direction)
+        memory, page = self._memory(size, huge_pages)
+        array = np.ndarray(shape, item, memory)
+        self._require_direction(direction)
+        # All of a huge page is its buffer's own; only so can it be mapped as one.
+        shown = array.nbytes if page == self._page else len(memory)
+        return self._map_checked(
+            array, direction, array.ctypes.data, array.nbytes, shown, page, None
+        )
 
-    def map(self, array: npt.NDArray[Any], direction: Direction = Direction.BOTH) -> DmaBuffer:
-        """Map an existing array, without a copy.
+    def map_file(
+        self, fd: int, size: int, offset: int = 0, direction: Direction = Direction.BOTH
+    ) -> DmaBuffer:
+        """Map `size` bytes of a memfd or dma-buf from `offset` on; the descriptor stays yours.
 
-        It must be C-contiguous and own whole pages, because the device is shown whole pages: the
-        array of a closed buffer does, and so does one over an `mmap`.
+        `array` is bytes (uint8), where this process can map the file too. By the file itself where
+        the way in has that, else by the address that the file's memory has here. Offset and size
+        are multiples of the page. Raises `HostError` where the kernel refuses, and
+        `UnsupportedError` where neither is possible.
         """
-        _check_mappable(array, self._space.page_size, self.name)
-        if Direction.FROM_DEVICE in direction and not array.flags.writeable:
+        self._require_direction(direction)
+        if size <= 0 or offset < 0 or (size | offset) % self._page:
             raise RegisterValueError(
-                f"{self.name}: the array is read-only, and the device would write to it; "
-                "map it with Direction.TO_DEVICE"
+                f"{self.name}: {size:#x} bytes from {offset:#x} on: expected multiples of the page "
+                f"({self._page:#x})"
             )
-        return self._map(array, direction)
+        array = map_file_here(fd, offset, size, self.name)
 
-    def close(self) -> None:
-        """Unmap everything. Twice is fine."""
-        way_out = Teardown()
-        with self._turn:
-            self._closed = True
-            for buffer in self.buffers:
-                way_out.push(f"unmap {buffer!r}", buffer.close)
-            way_out.run()
+        def by_file(_: int, size: int, iova: Iova | None, direction: Direction) -> Iova:
+            return self._space.map_file(fd, offset, size, iova, direction)
 
-    def _memory(self, size: int) -> mmap.mmap:
-        self._check_open()
         try:
-            return self._space.memory(size, self._reach)
+            return self._map_checked(array, direction, 0, size, size, self._page, by_file)
+        except UnsupportedError:
+            if array is None:
+                raise
+            return self.map(array, direction)
+
+    def start_dirty_tracking(self) -> None:
+        """From now on have the host remember which pages the device writes.
+
+        Raises `UnsupportedError`, with what it would take, where the host cannot.
+        """
+        self._space.start_dirty_tracking()
+
+    def stop_dirty_tracking(self) -> None:
+        """Forget it."""
+        self._space.stop_dirty_tracking()
+
+    def dirty_pages(self, buffer: DmaBuffer) -> npt.NDArray[np.bool_]:
+        """Which pages of a buffer the device has written since the last call: one bool for each.
+
+        True may also mean that the host does not know: type1 says it of every page that it pinned.
+        """
+        import numpy as np  # noqa: PLC0415 - see above
+
+        count = -(-buffer.size // self._page)
+        bitmap = self._space.dirty_pages(Iova(buffer.iova), count * self._page)
+        bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+        return bits[:count].astype(np.bool_)
+
+    def _memory(self, size: int, huge_pages: bool) -> tuple[mmap.mmap, int]:
+        """Memory, and the size of its pages."""
+        if self._closed:
+            self._refuse_closed()
+        if huge_pages and (memory := self._huge_memory(size)) is not None:
+            return memory, HUGE_PAGE
+        try:
+            return self._space.memory(-(-size // self._page) * self._page, self._reach), self._page
         except HostError:
             raise
         except (OSError, OverflowError) as error:
             reason = f"{self.name}: this machine has no {size:#x} bytes of memory to give: {error}"
             raise HostError(reason) from error
 
-    def _map(self, array: npt.NDArray[Any], direction: Direction) -> DmaBuffer:
+    def _huge_memory(self, size: int) -> mmap.mmap | None:
+        """Huge pages, or None and a warning."""
+        if not isinstance(self._space, HasDmaCalls):
+            reason = "huge pages are for memory that the kernel maps (VFIO): took ordinary ones"
+            _log.warning("%s: %s", self.name, reason)
+            return None
+        memory = huge_memory(size)
+        if memory is None:
+            _log.warning("%s: %s", self.name, huge_page_advice(size))
+        return memory
+
+    def _check(
+        self, array: npt.NDArray[Any], direction: Direction
+    ) -> tuple[int, int, type[npt.NDArray[Any]]]:
+        """Address and size in bytes of an array that may be mapped; asked by the C side.
+
+        And the type whose instances the C side may look into: no class that is derived from it.
+        """
+        import numpy as np  # noqa: PLC0415 - see above
+
+        self._require_direction(direction)
+        check_array(array, direction, self._page, self.name)
+        return array.ctypes.data, array.nbytes, np.ndarray
+
+    def _require_direction(self, direction: Direction) -> None:
         if not direction:
             raise RegisterValueError(f"{self.name}: memory that the device may not use at all")
-        with self._turn:
-            self._check_open()
-            return self._map_in_turn(array, direction)
 
-    def _map_in_turn(self, array: npt.NDArray[Any], direction: Direction) -> DmaBuffer:
-        limit = self._space.entry_limit
-        if limit is not None and len(self._buffers) >= limit:
-            raise HostError(
-                f"{self.name}: {len(self._buffers)} DMA mappings, and the kernel allows {limit}; "
-                "close some, or map fewer and larger ones"
-            )
-        size = self._in_pages(array.nbytes)
-        wanted = self._iovas.take(size) if self._iovas else None
-        try:
-            iova = self._space.map(array.ctypes.data, size, wanted, direction)
-        except BaseException:
-            if self._iovas and wanted is not None:
-                self._iovas.give_back(wanted, size)
-            raise
-        buffer = DmaBuffer(array, iova, direction, self._unmap)
-        self._buffers[buffer] = size
-        if iova + size - 1 > self._reach:
-            buffer.close()
-            raise UnsupportedError(
-                f"{self.name}: the memory is at {iova:#x}, past the device's reach {self._reach:#x}"
-            )
-        return buffer
-
-    def _unmap(self, buffer: DmaBuffer) -> None:
-        with self._turn:
-            size = self._buffers.pop(buffer, None)
-            if size is None:  # another thread closes it too
-                return
-            self._space.unmap(buffer._iova, size)
-            if self._iovas:
-                self._iovas.give_back(buffer._iova, size)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"{self.name}: its DMA memory was unmapped when the device was left")
-
-    def _in_pages(self, size: int) -> int:
-        page = self._space.page_size
-        return -(-size // page) * page
-
-
-def _plain(dtype: npt.DTypeLike, name: str) -> np.dtype[Any]:
-    """The dtype, if its items are all in the array: a pointer would mean nothing to the device."""
-    import numpy as np  # noqa: PLC0415 - see above
-
-    try:
-        item = np.dtype(dtype)
-    except (TypeError, ValueError) as error:
-        raise RegisterValueError(f"{name}: {dtype!r} is no dtype of numpy: {error}") from error
-    if item.hasobject:
-        raise RegisterValueError(f"{name}: {item} holds Python objects, which no device can read")
-    return item
-
-
-def _check_mappable(array: npt.NDArray[Any], page: int, name: str) -> None:
-    cure = "use dma.alloc(), or an array over an mmap"
-    _plain(array.dtype, name)
-    if not array.flags.c_contiguous or array.nbytes == 0:
-        raise RegisterValueError(f"{name}: only a C-contiguous array with memory can be mapped")
-    if array.ctypes.data % page:
-        raise RegisterValueError(
-            f"{name}: the array starts {array.ctypes.data % page:#x} bytes into a page, and its "
-            f"neighbours there would be shown to the device; {cure}"
-        )
-    if array.nbytes % page and not isinstance(_owner(array), mmap.mmap):
-        raise RegisterValueError(
-            f"{name}: the array ends {array.nbytes % page:#x} bytes into a page, and what follows "
-            f"would be shown to the device; {cure}"
+    def _let_go(self, buffer: DmaBuffer) -> NoReturn:
+        buffer.close()
+        raise UnsupportedError(
+            f"{self.name}: the memory is at {buffer.last_iova:#x}, past the device's reach "
+            f"{self._reach:#x}"
         )
 
+    def _refuse_more(self) -> NoReturn:
+        raise HostError(
+            f"{self.name}: {len(self.buffers)} DMA mappings, and the kernel allows {self._limit}; "
+            "close some, or map fewer and larger ones"
+        )
 
-def _owner(array: npt.NDArray[Any]) -> object:
-    """Whose memory it is, behind all views."""
-    import numpy as np  # noqa: PLC0415 - see above
-
-    owner: Any = array
-    while isinstance(owner, np.ndarray | memoryview):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    return owner
+    def _refuse_closed(self) -> NoReturn:
+        raise ClosedError(f"{self.name}: its DMA memory was unmapped when the device was left")

@@ -278,7 +278,7 @@ def test_only_memory_can_be_viewed(two_pages: Path) -> None:
         memoryview(Window.over_buffer(NAME, bytearray(16)))  # type: ignore[arg-type]
 
 
-def test_a_window_keeps_what_leads_to_the_device_until_it_closes() -> None:
+def test_a_window_keeps_what_leads_to_the_device() -> None:
     window = Window.over_buffer(NAME, bytearray(8))
     assert window.link is None
     link = object()
@@ -290,9 +290,33 @@ def test_a_window_keeps_what_leads_to_the_device_until_it_closes() -> None:
     window.link = None
     assert window.link is None
     window.link = link
-    window.close()
-    assert window.link is None
+    del window
     assert sys.getrefcount(link) == before
+
+
+def test_a_closed_window_asks_what_leads_to_the_device_why() -> None:
+    class Link:
+        fault: Exception | None = None
+
+        def check_alive(self) -> None:
+            if self.fault:
+                raise self.fault
+
+    link = Link()
+    window = Window.over_buffer(NAME, bytearray(8))
+    window.link = link
+    link.fault = DeviceGone("taken away")
+    assert window.read32(0) == 0  # only once it is closed
+    window.close()
+    for use in (lambda: window.read8(0), lambda: window.write64(0, 1), window.memory):
+        with pytest.raises(DeviceGone, match="taken away"):
+            use()
+    link.fault = None
+    with pytest.raises(ClosedError, match=f"{NAME} is closed"):
+        window.read8(0)
+    window.link = object()
+    with pytest.raises(AttributeError):
+        window.read8(0)
 
 
 def test_barriers_and_header_exist() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import mmap
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,16 +25,17 @@ from uspace_drv.errors import (
     UnsupportedError,
 )
 from uspace_drv.models.iommu import Iommu
-from uspace_drv.port import Direction, Iova
+from uspace_drv.port import BareDmaSpace, Direction, Iova
 
 PAGE = mmap.PAGESIZE
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class PhysicalSpace:
+class PhysicalSpace(BareDmaSpace):
     """Fills the port's `DmaSpace` as without an IOMMU: each memory has one IOVA, far up."""
 
+    name = "bell"
     page_size = PAGE
     ranges = None
     entry_limit: int | None = None
@@ -51,6 +53,8 @@ class PhysicalSpace:
 
     def unmap(self, iova: Iova, size: int) -> None:
         self.unmapped.append(iova)
+
+    def unmap_all(self) -> None: ...
 
 
 @pytest.fixture
@@ -120,7 +124,7 @@ def test_what_fails_to_map_takes_no_iova(
         patch.setattr(iommu, "map", refuse)
         with pytest.raises(HostError, match="locked"):
             dma.alloc(np.uint8)
-    assert (dma.buffers, dma._iovas and dma._iovas._taken) == ((), [])
+    assert (dma.buffers, dma._iovas and dma._iovas.count) == ((), 0)
 
 
 def test_reach_of_the_device(iommu: Iommu) -> None:
@@ -131,13 +135,15 @@ def test_reach_of_the_device(iommu: Iommu) -> None:
     dma.close()
 
 
-def test_entry_limit_of_the_host(iommu: Iommu, dma: Dma) -> None:
+def test_entry_limit_of_the_host(iommu: Iommu) -> None:
     iommu.entry_limit = 2
+    dma = Dma(iommu, "bell", 32)
     first, _ = dma.alloc(np.uint8), dma.alloc(np.uint8)
     with pytest.raises(HostError, match="bell: 2 DMA mappings, and the kernel allows 2; close"):
         dma.alloc(np.uint8)
     first.close()
     dma.alloc(np.uint8)
+    dma.close()
 
 
 def test_map_shows_the_array_itself(dma: Dma, iommu: Iommu) -> None:
@@ -175,6 +181,145 @@ def test_arrays_that_cannot_be_mapped(dma: Dma, array: npt.NDArray[Any], reason:
     with pytest.raises(RegisterValueError, match=f"bell: .*{reason}"):
         dma.map(array)
     assert dma.buffers == ()
+
+
+def read_only(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (pages(2)[1:], "starts 0x1 bytes into a page"),
+        (pages(2).reshape(2, PAGE)[:, :8], "C-contiguous"),
+        (pages(2).reshape(2, PAGE).T, "C-contiguous"),
+        (pages(1)[:0], "with memory"),
+        (read_only(pages()), "read-only"),
+    ],
+)
+def test_arrays_are_looked_at_after_a_good_one_too(
+    dma: Dma, array: npt.NDArray[np.uint8], reason: str
+) -> None:
+    """What was checked once is checked in C from then on."""
+    dma.map(pages()).close()
+    with pytest.raises(RegisterValueError, match=f"bell: .*{reason}"):
+        dma.map(array)
+    assert dma.buffers == ()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, "<u4", "datetime64[s]", [("a", "<u8"), ("b", "<u8")]])
+def test_each_dtype_and_shape_is_shown_whole(dma: Dma, iommu: Iommu, dtype: Any) -> None:
+    for array in (pages(4).view(dtype), pages(4).view(dtype).reshape(4, 2, -1)):
+        for _ in range(3):
+            with dma.map(array, direction=Direction.TO_DEVICE) as buffer:
+                (mapping,) = iommu.mappings
+                assert (mapping.iova, mapping.size) == (buffer.iova, 4 * PAGE)
+                assert (mapping.direction, buffer.array) == (Direction.TO_DEVICE, array)
+
+
+class OwnArray(np.ndarray[Any, Any]):
+    """A class derived from numpy's."""
+
+
+def test_derived_arrays(dma: Dma) -> None:
+    dma.map(pages()).close()
+    with dma.map(pages().view(OwnArray)) as buffer:
+        assert buffer.size == PAGE
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2, 3)])
+def test_wrong_arguments(dma: Dma, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match="an array and a direction"):
+        dma.map(*arguments)
+    with pytest.raises(TypeError, match="no argument 'way'"):
+        dma.map(pages(), way=Direction.BOTH)  # type: ignore[call-arg]
+
+
+def test_huge_pages_that_cannot_be_had_are_said(dma: Dma, caplog: pytest.LogCaptureFixture) -> None:
+    with dma.alloc(np.uint8, 8, huge_pages=True) as buffer:
+        assert buffer.page_size == PAGE
+    assert "bell: huge pages are for memory that the kernel maps" in caplog.text
+
+
+@pytest.fixture
+def memfd() -> Iterator[int]:
+    fd = os.memfd_create("test")
+    os.truncate(fd, 4 * PAGE)
+    yield fd
+    os.close(fd)
+
+
+def test_file_is_mapped_by_address_where_there_is_no_other_way(
+    dma: Dma, iommu: Iommu, memfd: int
+) -> None:
+    with dma.map_file(memfd, 2 * PAGE, PAGE) as buffer:
+        iommu.write(buffer.at(PAGE), b"seen", "ring")
+        assert buffer.array[PAGE : PAGE + 4].tobytes() == b"seen"
+    assert os.pread(memfd, 4, 2 * PAGE) == b"seen"
+
+
+def test_file_is_mapped_by_itself_where_that_can_be(
+    dma: Dma, iommu: Iommu, memfd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def map_file(fd: int, offset: int, size: int, iova: Iova, direction: Direction) -> Iova:
+        asked.append((fd, offset, size, direction))
+        return iommu.map(0, size, iova, direction)
+
+    monkeypatch.setattr(iommu, "map_file", map_file)
+    with dma.map_file(memfd, 2 * PAGE, PAGE, Direction.TO_DEVICE) as buffer:
+        assert (buffer.size, buffer.direction) == (2 * PAGE, Direction.TO_DEVICE)
+    assert asked == [(memfd, PAGE, 2 * PAGE, Direction.TO_DEVICE)]
+
+
+def test_file_that_cannot_be_seen_here(
+    dma: Dma, iommu: Iommu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a dma-buf that its exporter lets nobody map."""
+    ends = os.pipe()
+    with pytest.raises(UnsupportedError, match="cannot be mapped by its file"):
+        dma.map_file(ends[0], PAGE)
+    monkeypatch.setattr(
+        iommu, "map_file", lambda _, __, size, iova, way: iommu.map(0, size, iova, way)
+    )
+    with (
+        dma.map_file(ends[0], PAGE) as buffer,
+        pytest.raises(UnsupportedError, match=r"at IOVA 0x\w+ is a file's memory"),
+    ):
+        assert buffer.array is None
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "error"),
+    [
+        (100, 0, "expected multiples of the page"),
+        (PAGE, 100, "expected multiples of the page"),
+        (0, 0, "expected multiples of the page"),
+        (-PAGE, 0, "expected multiples of the page"),
+        (2 * PAGE, 3 * PAGE, "the file has no 0x2000 bytes from 0x3000 on"),
+    ],
+)
+def test_part_of_a_file_that_cannot_be(
+    dma: Dma, memfd: int, size: int, offset: int, error: str
+) -> None:
+    with pytest.raises(RegisterValueError, match=error):
+        dma.map_file(memfd, size, offset)
+
+
+def test_file_that_is_closed(dma: Dma) -> None:
+    with pytest.raises(HostError, match="file descriptor 1000: Bad file descriptor"):
+        dma.map_file(1000, PAGE)
+
+
+def test_nobody_tracks_a_model(dma: Dma) -> None:
+    with pytest.raises(UnsupportedError, match="nobody tracks"):
+        dma.start_dirty_tracking()
+    with pytest.raises(UnsupportedError, match="nobody tracks"):
+        dma.dirty_pages(dma.alloc(np.uint8))
 
 
 def page_of_numpy() -> npt.NDArray[np.uint8]:
@@ -300,18 +445,31 @@ def test_nothing_is_mapped_behind_the_back_of_close(dma: Dma, iommu: Iommu) -> N
     assert dma.buffers == ()
 
 
-def test_close_goes_on_when_one_fails(
-    dma: Dma, iommu: Iommu, monkeypatch: pytest.MonkeyPatch
+def test_close_closes_every_buffer_even_if_the_host_fails(
+    iommu: Iommu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = dma.alloc(np.uint8), dma.alloc(np.uint8)
-    iommu.unmap(second.iova, PAGE)
-    with pytest.raises(DeviceError, match="nothing of 0x1000 bytes is mapped at 0x2000") as caught:
+    dma = Dma(iommu, "bell", 32)
+    buffers = [dma.alloc(np.uint8), dma.alloc(np.uint8)]
+
+    def fail() -> None:
+        raise HostError("the host is on fire")
+
+    monkeypatch.setattr(iommu, "unmap_all", fail)
+    with pytest.raises(HostError, match="on fire"):
         dma.close()
-    assert caught.value.__notes__ == [
-        f"while leaving: unmap {second!r}".replace("closed", "IOVA 0x2000")
-    ]
-    assert first.closed
-    assert second.closed
+    assert [buffer.closed for buffer in buffers] == [True, True]
+    assert dma.buffers == ()
+    dma.close()
+
+
+def test_iova_of_what_could_not_be_unmapped_goes_to_nobody(dma: Dma, iommu: Iommu) -> None:
+    """The device may reach it still."""
+    buffer = dma.alloc(np.uint8)
+    iommu.unmap(buffer.iova, PAGE)
+    with pytest.raises(DeviceError, match="nothing of 0x1000 bytes is mapped at 0x1000"):
+        buffer.close()
+    assert dma._iovas is not None
+    assert dma._iovas.count == 1
 
 
 def test_physical_memory_has_one_iova() -> None:

@@ -22,22 +22,22 @@ def allocator(ranges: list[IovaRange] = ANYTHING, reach: int = (1 << 64) - 1) ->
 
 def test_page_zero_is_nobodys_and_the_rest_follows_in_order() -> None:
     iovas = allocator()
-    assert [iovas.take(size) for size in (PAGE, 3 * PAGE, PAGE)] == [PAGE, 2 * PAGE, 5 * PAGE]
+    assert [iovas.alloc(size) for size in (PAGE, 3 * PAGE, PAGE)] == [PAGE, 2 * PAGE, 5 * PAGE]
 
 
 def test_freed_place_rests_until_the_end_was_reached() -> None:
     iovas = allocator(reach=5 * PAGE - 1)
-    first = iovas.take(PAGE)
+    first = iovas.alloc(PAGE)
     iovas.give_back(first, PAGE)
-    assert [iovas.take(PAGE) for _ in range(4)] == [2 * PAGE, 3 * PAGE, 4 * PAGE, first]
+    assert [iovas.alloc(PAGE) for _ in range(4)] == [2 * PAGE, 3 * PAGE, 4 * PAGE, first]
 
 
 @pytest.mark.parametrize("bits", [13, 28, 32])
 def test_reach_of_the_device_is_the_end(bits: int) -> None:
     iovas = allocator(reach=(1 << bits) - 1)
-    assert iovas.take((1 << bits) - PAGE) == PAGE
+    assert iovas.alloc((1 << bits) - PAGE) == PAGE
     with pytest.raises(HostError) as caught:
-        iovas.take(PAGE)
+        iovas.alloc(PAGE)
     assert str(caught.value) == (
         f"bell: no 0x1000 bytes of IOVA are free up to {(1 << bits) - 1:#x}; "
         "1 mappings exist: close some"
@@ -46,15 +46,15 @@ def test_reach_of_the_device_is_the_end(bits: int) -> None:
 
 def test_more_than_there_can_be() -> None:
     with pytest.raises(HostError, match="0 mappings exist: ask for less"):
-        allocator(reach=(1 << 28) - 1).take(1 << 28)
+        allocator(reach=(1 << 28) - 1).alloc(1 << 28)
     with pytest.raises(HostError):
-        allocator(reach=0xFFF).take(PAGE)
+        allocator(reach=0xFFF).alloc(PAGE)
 
 
 def test_holes_of_the_host_are_left_out() -> None:
     hole = [IovaRange(0, 0x2FFF), IovaRange(0x5800, 0x8FFF)]
     iovas = allocator(hole)
-    assert [iovas.take(PAGE) for _ in range(4)] == [0x1000, 0x2000, 0x6000, 0x7000]
+    assert [iovas.alloc(PAGE) for _ in range(4)] == [0x1000, 0x2000, 0x6000, 0x7000]
 
 
 @dataclass
@@ -99,7 +99,7 @@ def test_against_the_twin(
                 iovas.give_back(Iova(iova * PAGE), twin.taken.pop(iova) * PAGE)
             continue
         try:
-            found = iovas.take(step * PAGE)
+            found = iovas.alloc(step * PAGE)
         except HostError:
             assert not twin.fits(step)
             continue
@@ -114,7 +114,7 @@ def test_nothing_is_handed_out_again_before_the_end_was_reached(plan: list[int])
     iovas = allocator()
     ends = [0]
     for size in plan:
-        found = iovas.take(size * PAGE)
+        found = iovas.alloc(size * PAGE)
         assert found >= ends[-1]
         ends.append(found + size * PAGE)
         iovas.give_back(found, size * PAGE)
@@ -122,8 +122,46 @@ def test_nothing_is_handed_out_again_before_the_end_was_reached(plan: list[int])
 
 def test_thousands_of_mappings() -> None:
     iovas = allocator()
-    taken = [iovas.take(PAGE) for _ in range(20_000)]
+    taken = [iovas.alloc(PAGE) for _ in range(20_000)]
     assert taken == list(range(PAGE, 20_001 * PAGE, PAGE))
     for iova in taken[::2] + taken[1::2]:
         iovas.give_back(iova, PAGE)
-    assert iovas._taken == []
+    assert iovas.count == 0
+
+
+@given(some.lists(some.tuples(sizes, some.integers(0, 4)), min_size=1, max_size=30))
+def test_alignment_larger_than_a_page(plan: list[tuple[int, int]]) -> None:
+    iovas = allocator()
+    spans: list[range] = []
+    for size, power in plan:
+        found = iovas.alloc(size * PAGE, PAGE << power)
+        assert found % (PAGE << power) == 0
+        assert not any(set(range(found, found + size * PAGE, PAGE)) & set(each) for each in spans)
+        spans.append(range(found, found + size * PAGE, PAGE))
+
+
+def test_alignment_finds_the_only_place() -> None:
+    iovas = allocator(reach=8 * PAGE - 1)
+    assert iovas.alloc(PAGE) == PAGE
+    assert iovas.alloc(4 * PAGE, 4 * PAGE) == 4 * PAGE
+    with pytest.raises(HostError, match="no 0x4000 bytes of IOVA are free"):
+        iovas.alloc(4 * PAGE, 4 * PAGE)
+    assert iovas.alloc(PAGE) == 2 * PAGE
+
+
+def test_last_page_of_all() -> None:
+    iovas = allocator([IovaRange((1 << 64) - 2 * PAGE, (1 << 64) - 1)])
+    assert [iovas.alloc(PAGE), iovas.alloc(PAGE)] == [(1 << 64) - 2 * PAGE, (1 << 64) - PAGE]
+    with pytest.raises(HostError, match="2 mappings exist"):
+        iovas.alloc(PAGE)
+
+
+def test_what_was_not_taken_cannot_be_given_back() -> None:
+    iovas = allocator()
+    first = iovas.alloc(2 * PAGE)
+    for iova, size in ((first, PAGE), (first + PAGE, PAGE), (5 * PAGE, PAGE), (first, 0)):
+        with pytest.raises(ValueError, match="was not taken"):
+            iovas.give_back(iova, size)
+    for size, alignment in ((0, 1), (PAGE, 0), (PAGE, 3)):
+        with pytest.raises(ValueError, match="power of two"):
+            iovas.alloc(size, alignment)

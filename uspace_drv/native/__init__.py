@@ -9,6 +9,9 @@ from pathlib import Path
 
 from uspace_drv.native._native import (
     Channel,
+    DmaMapping,
+    DmaTable,
+    IovaTable,
     Message,
     Window,
     read_barrier,
@@ -18,6 +21,9 @@ from uspace_drv.native._native import (
 
 __all__ = [
     "Channel",
+    "DmaMapping",
+    "DmaTable",
+    "IovaTable",
     "Message",
     "Window",
     "get_include",

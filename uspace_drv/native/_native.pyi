@@ -3,7 +3,11 @@
 # ruff: noqa: PYI021 - the docstrings are for those editors
 
 from collections.abc import Callable, Sequence
-from typing import Self, final
+from typing import Any, Generic, Self, TypeVar, final
+
+from numpy.typing import NDArray
+
+from uspace_drv.port import Direction, DmaSpace, Iova
 
 @final
 class Window:
@@ -63,7 +67,10 @@ class Window:
     def closed(self) -> bool: ...
 
     link: object
-    """What `Readable.wait` asks whether the device is there (a `registers.Link`), or None."""
+    """What `Readable.wait` asks whether the device is there (a `registers.Link`), or None.
+
+    A closed window asks it too, so that an access raises `DeviceGone` if that is why it was closed.
+    """
 
     def read8(self, offset: int, /) -> int: ...
     def read16(self, offset: int, /) -> int: ...
@@ -186,6 +193,118 @@ class Channel:
 
         Descriptors that came and that nobody took are closed.
         """
+
+class IovaTable:
+    """Which IOVAs are taken, inside of usable ones: pairs of first and last address, ascending."""
+
+    def __init__(self, usable: Sequence[tuple[int, int]], /) -> None: ...
+    def take(self, size: int, alignment: int = 1, /) -> int | None:
+        """The start of a free place, or None; it goes on where the last search ended.
+
+        Raises `ValueError` for a size of 0 or an alignment that is no power of two.
+        """
+
+    def give_back(self, iova: int, size: int, /) -> None:
+        """Free what `take()` returned; `ValueError` for anything else."""
+
+    @property
+    def count(self) -> int:
+        """How many places are taken."""
+
+class DmaMapping:
+    """One piece of memory that a device reaches; only a `DmaTable` makes one."""
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The memory; while the device reaches it, the mapping keeps it alive.
+
+        `UnsupportedError` for memory of a file that this process cannot map.
+        """
+
+    @property
+    def iova(self) -> Iova:
+        """The address of the first byte for the device; `ClosedError` once it has none."""
+
+    @property
+    def last_iova(self) -> int:
+        """The same, closed or not: for messages."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, without what fills the last page."""
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of one page of the memory: more than usual for huge pages."""
+
+    @property
+    def direction(self) -> Direction:
+        """What the device may do."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the device has lost its access."""
+
+    def close(self) -> None:
+        """Take the memory away from the device, at once. Twice is fine."""
+
+_M = TypeVar("_M", bound=DmaMapping)
+
+class DmaTable(Generic[_M]):
+    """All that a device has mapped. One thread at a time maps or unmaps, others wait.
+
+    It calls the Python side where something is odd: `_check(array, direction)` answers with
+    address and size of an array that is not as usual, and numpy's array type; `_refuse_more()`,
+    `_refuse_closed()` and `_let_go(mapping)` raise.
+    """
+
+    def __init__(
+        self,
+        space: DmaSpace,
+        iovas: IovaTable | None,
+        mapping_type: type[_M],
+        directions: tuple[Direction, Direction, Direction],
+        page: int,
+        reach: int,
+        limit: int,
+        calls: tuple[int, int, int],
+        /,
+    ) -> None:
+        """`reach` is the last IOVA of the device; `limit` -1 for none; `calls` as `DmaCalls`."""
+
+    def map(self, array: NDArray[Any], direction: Direction = ...) -> _M:
+        """Map an existing array, without a copy, until the buffer is closed; both ways if not told.
+
+        It must be C-contiguous and own whole pages, because the device is shown whole pages: the
+        array of a closed buffer does, and so does one over an `mmap`. Raises `RegisterValueError`
+        for another one, `HostError` where the kernel refuses, `ClosedError` after `close()`.
+        """
+
+    def _map_checked(
+        self,
+        array: NDArray[Any] | None,
+        direction: Direction,
+        address: int,
+        size: int,
+        shown: int,
+        page_size: int,
+        through: Callable[[int, int, Iova | None, Direction], Iova] | None,
+        /,
+    ) -> _M:
+        """Map memory that was found good: `shown` bytes of it, at a multiple of `page_size`.
+
+        `through` replaces the space's `map`.
+        """
+
+    def close(self) -> None:
+        """Unmap everything, in as few calls as the space has. Twice is fine."""
+
+    @property
+    def buffers(self) -> tuple[_M, ...]:
+        """What the device reaches now, oldest first."""
+
+    @property
+    def _closed(self) -> bool: ...
 
 def wait_readable(fd: int, wake_fd: int, timeout: float, spin: float, /) -> bool:
     """Wait until `fd` or `wake_fd` is readable: poll for `spin` seconds, then sleep.

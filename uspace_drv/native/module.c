@@ -1,4 +1,5 @@
 /* The extension module: its functions, its types and the errors that they raise. */
+#include "dma.h"
 #include "native.h"
 
 #include "uspace_drv.h"
@@ -46,10 +47,19 @@ make_types(PyObject *module, struct module_state *state)
     state->mapping_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &mapping_spec, NULL);
     state->channel_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &channel_spec, NULL);
     state->message_type = PyStructSequence_NewType(&message_description);
+    state->iova_table_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &iova_table_spec, NULL);
+    state->dma_table_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &dma_table_spec, NULL);
+    state->dma_mapping_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &dma_mapping_spec, NULL);
     return state->window_type && state->mapping_type && state->channel_type && state->message_type
+           && state->iova_table_type && state->dma_table_type && state->dma_mapping_type
            && PyModule_AddType(module, state->window_type) == 0
            && PyModule_AddType(module, state->channel_type) == 0
-           && PyModule_AddType(module, state->message_type) == 0;
+           && PyModule_AddType(module, state->message_type) == 0
+           && PyModule_AddType(module, state->iova_table_type) == 0
+           && PyModule_AddType(module, state->dma_table_type) == 0
+           && PyModule_AddType(module, state->dma_mapping_type) == 0;
 }
 
 static int
@@ -67,6 +77,9 @@ traverse_module(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->mapping_type);
     Py_VISIT(state->channel_type);
     Py_VISIT(state->message_type);
+    Py_VISIT(state->iova_table_type);
+    Py_VISIT(state->dma_table_type);
+    Py_VISIT(state->dma_mapping_type);
     Py_VISIT(state->host_error);
     Py_VISIT(state->unsupported_error);
     Py_VISIT(state->register_value_error);
@@ -85,6 +98,9 @@ clear_module(PyObject *module)
     Py_CLEAR(state->mapping_type);
     Py_CLEAR(state->channel_type);
     Py_CLEAR(state->message_type);
+    Py_CLEAR(state->iova_table_type);
+    Py_CLEAR(state->dma_table_type);
+    Py_CLEAR(state->dma_mapping_type);
     Py_CLEAR(state->host_error);
     Py_CLEAR(state->unsupported_error);
     Py_CLEAR(state->register_value_error);

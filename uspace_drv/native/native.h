@@ -18,6 +18,7 @@
 
 struct module_state {
     PyTypeObject *window_type, *mapping_type, *channel_type, *message_type;
+    PyTypeObject *iova_table_type, *dma_table_type, *dma_mapping_type;
     PyObject *host_error, *unsupported_error, *register_value_error, *closed_error, *busy_error;
     PyObject *peer_error, *device_gone;
 };

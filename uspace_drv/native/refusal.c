@@ -103,14 +103,26 @@ refuse_answer(Window *self, PyObject *answer, uint64_t offset, unsigned width)
     return false;
 }
 
+/* What leads to the device may know why: the host took it away, and that is why this was closed. */
+static bool
+refuse_closed(Window *self)
+{
+    if (self->link) {
+        PyObject *alive = PyObject_CallMethod(self->link, "check_alive", NULL);
+        if (!alive)
+            return false;
+        Py_DECREF(alive);
+    }
+    PyErr_Format(state_of(self)->closed_error, "%U is closed", self->name);
+    return false;
+}
+
 bool
 refuse_state(Window *self)
 {
     struct module_state *state = state_of(self);
-    if (self->closed) {
-        PyErr_Format(state->closed_error, "%U is closed", self->name);
-        return false;
-    }
+    if (self->closed)
+        return refuse_closed(self);
     /* A file has no range: it is not closed, so this is a forked child. */
     struct guarded *range = self->mapping ? self->mapping->range : NULL;
     if (!range || atomic_load(&range->state) == GUARD_FORKED)

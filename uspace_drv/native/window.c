@@ -172,17 +172,22 @@ window_memory(PyObject *object, PyObject *Py_UNUSED(ignored))
 }
 
 /* Views keep what they see: only close() takes the device from them. */
-static int
-window_clear(PyObject *object)
+static void
+let_go(Window *self)
 {
-    Window *self = (Window *)object;
     self->closed = true;
     self->limit = 0;
-    Py_CLEAR(self->link);
     Py_CLEAR(self->mapping);
     Py_CLEAR(self->read);
     Py_CLEAR(self->write);
     parts_clear(self);
+}
+
+static int
+window_clear(PyObject *object)
+{
+    let_go((Window *)object);
+    Py_CLEAR(((Window *)object)->link);
     return 0;
 }
 
@@ -193,7 +198,7 @@ window_close(PyObject *object, PyObject *Py_UNUSED(ignored))
     int failed = self->mapping ? mapping_revoke(self->mapping) : 0;
     int error = errno;
     bool parts_closed = parts_close(self);
-    window_clear(object);
+    let_go(self); /* and keep the link: it may know why it was closed */
     if (failed && parts_closed)
         refuse_map(state_of(self), self->name, "take the device from views of", error);
     if (failed || !parts_closed)

@@ -1,4 +1,4 @@
-"""A VFIO container with a type1v2 IOMMU: where a device's DMA mappings live.
+"""A VFIO container with a type1 IOMMU: where a device's DMA mappings live.
 
 Linux Documentation/driver-api/vfio.rst, "Group, container"; include/uapi/linux/vfio.h, "API for
 Type1 VFIO IOMMU".
@@ -12,52 +12,73 @@ import mmap
 import os
 import resource
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from uspace_drv.backends.vfio import uapi
+from uspace_drv.backends.vfio import dirty_pages, uapi
 from uspace_drv.backends.vfio.call import call
+from uspace_drv.backends.vfio.uapi.dirty import UnmapFlag
 from uspace_drv.errors import DeviceError, HostError, UnsupportedError
-from uspace_drv.port import Direction, Iova, IovaRange
+from uspace_drv.port import BareDmaSpace, Direction, DmaCalls, DmaKernel, Iova, IovaRange
 from uspace_drv.vfio_numbers import DmaFlag
 
 NODE = "/dev/vfio/vfio"
 
 
-class Container:
-    """Fills the port's `DmaSpace`. `name` is the device's address, for errors."""
+@dataclass(frozen=True)
+class Limits:
+    """What vfio_iommu_type1_info says: see the port's `DmaSpace`."""
 
-    entry_limit: int | None = None
-    page_size = mmap.PAGESIZE
+    page_size: int
+    ranges: Sequence[IovaRange]
+    entry_limit: int | None
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._mapped = 0
-        self._ranges: Sequence[IovaRange] = ()
-        self.fd = _open(name)
 
-    def set_iommu(self) -> None:
-        """Choose type1v2, once a group is in; learn what may be mapped."""
-        if not call(self._name, self.fd, uapi.Request.CHECK_EXTENSION, uapi.Extension.TYPE1V2):
+class Container(BareDmaSpace):
+    """Fills the port's `DmaSpace`. `name` is the device's address, for errors.
+
+    `node` is VFIO's own, or an iommufd's, which knows the same requests. A container that another
+    process opened comes as its `fd`, which this one then owns.
+    """
+
+    def __init__(self, name: str, node: str = NODE, fd: int | None = None) -> None:
+        self.name = name
+        self.fd = _open(name, node) if fd is None else fd
+
+    def set_iommu(self, kind: uapi.Extension = uapi.Extension.TYPE1V2) -> None:
+        """Choose the kind of IOMMU, once a group is in."""
+        if not call(self.name, self.fd, uapi.Request.CHECK_EXTENSION, kind):
             raise UnsupportedError(
-                f"{self._name}: this kernel's VFIO has no type1v2 IOMMU; "
+                f"{self.name}: this kernel's VFIO has no {kind.name.lower()} IOMMU; "
                 "run: sudo modprobe vfio_iommu_type1"
             )
         try:
-            call(self._name, self.fd, uapi.Request.SET_IOMMU, uapi.Extension.TYPE1V2)
+            call(self.name, self.fd, uapi.Request.SET_IOMMU, kind)
         except HostError as error:
             if error.errno == errno.EPERM:
                 raise HostError(
-                    f"{self._name}: the IOMMU cannot remap interrupts, so the device could forge "
+                    f"{self.name}: the IOMMU cannot remap interrupts, so the device could forge "
                     "them. Use a machine with interrupt remapping; or, if you trust the device, "
                     "set vfio_iommu_type1.allow_unsafe_interrupts=1",
                     cause=error,
                 ) from error
             raise
-        self._read_limits()
+
+    @property
+    def page_size(self) -> int:
+        """Bytes: the smallest page that this process and the IOMMU share."""
+        return self._limits.page_size
 
     @property
     def ranges(self) -> Sequence[IovaRange] | None:
         """What the host's IOMMU can map."""
-        return self._ranges
+        return self._limits.ranges
+
+    @property
+    def entry_limit(self) -> int | None:
+        """The most mappings at once, where the kernel says it (from Linux 5.10 on)."""
+        return self._limits.entry_limit
 
     def memory(self, size: int, reach: int) -> mmap.mmap:
         """Anonymous shared memory: a fork keeps both sides on the same pages."""
@@ -66,7 +87,7 @@ class Container:
     def map(self, address: int, size: int, iova: Iova | None, direction: Direction) -> Iova:
         """Pin the memory and show it to the device at `iova`."""
         if iova is None:
-            raise HostError(f"{self._name}: a mapping through VFIO needs an IOVA")
+            raise HostError(f"{self.name}: a mapping through VFIO needs an IOVA")
         flags = DmaFlag(0)
         if Direction.TO_DEVICE in direction:
             flags |= DmaFlag.READ
@@ -74,21 +95,50 @@ class Container:
             flags |= DmaFlag.WRITE
         argument = uapi.DmaMap(ctypes.sizeof(uapi.DmaMap), flags, address, iova, size)
         try:
-            call(self._name, self.fd, uapi.Request.IOMMU_MAP_DMA, argument)
+            call(self.name, self.fd, uapi.Type1Request.IOMMU_MAP_DMA, argument)
         except HostError as error:
             raise self._explain(error, size) from error
-        self._mapped += size
         return iova
 
     def unmap(self, iova: Iova, size: int) -> None:
         """Take it away from the device and unpin the memory."""
         argument = uapi.DmaUnmap(ctypes.sizeof(uapi.DmaUnmap), 0, iova, size)
-        call(self._name, self.fd, uapi.Request.IOMMU_UNMAP_DMA, argument)
-        self._mapped -= size
+        call(self.name, self.fd, uapi.Type1Request.IOMMU_UNMAP_DMA, argument)
         if argument.size != size:
             raise DeviceError(
-                f"{self._name}: unmapped {argument.size:#x} of {size:#x} bytes at {iova:#x}"
+                f"{self.name}: unmapped {argument.size:#x} of {size:#x} bytes at {iova:#x}"
             )
+
+    def unmap_all(self) -> None:
+        """Take everything away: one call from Linux 5.12 on, one for each range before that."""
+        try:
+            self._unmap_range(UnmapFlag.ALL, 0, 0)
+        except HostError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            for each in self._limits.ranges:
+                self._unmap_range(UnmapFlag(0), each.start, _bytes_of(each))
+
+    def start_dirty_tracking(self) -> None:
+        """From now on the kernel remembers which pages the device may have written."""
+        dirty_pages.switch(self.name, self.fd, True)
+
+    def stop_dirty_tracking(self) -> None:
+        """Forget it."""
+        dirty_pages.switch(self.name, self.fd, False)
+
+    def dirty_pages(self, iova: Iova, size: int) -> bytes:
+        """A bit for each page of whole mappings, lowest first; asking clears them."""
+        return dirty_pages.read(self.name, self.fd, iova, size, self.page_size)
+
+    def unmap_dirty(self, iova: Iova, size: int) -> bytes:
+        """Unmap one mapping and return which of its pages were written, in the same moment."""
+        return dirty_pages.unmap(self.name, self.fd, iova, size, self.page_size)
+
+    @property
+    def dma_calls(self) -> DmaCalls:
+        """Mapping is one ioctl on this descriptor."""
+        return DmaCalls(DmaKernel.TYPE1, self.fd)
 
     def close(self) -> None:
         """Close it; the kernel unmaps what is left. Twice is fine."""
@@ -96,10 +146,14 @@ class Container:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
+    def _unmap_range(self, flags: UnmapFlag, iova: int, size: int) -> None:
+        argument = uapi.DmaUnmap(ctypes.sizeof(uapi.DmaUnmap), flags, iova, size)
+        call(self.name, self.fd, uapi.Type1Request.IOMMU_UNMAP_DMA, argument)
+
     def _explain(self, error: HostError, size: int) -> HostError:
-        where = f"{self._name}: cannot map {size:#x} bytes for DMA"
+        where = f"{self.name}: cannot map {size:#x} bytes for DMA"
         if error.errno == errno.ENOMEM:
-            return HostError(f"{where}: {_memlock_advice(self._mapped + size)}", cause=error)
+            return HostError(f"{where}: {_memlock_advice(size)}", cause=error)
         if error.errno == errno.ENOSPC:
             return HostError(
                 f"{where}: the kernel's limit of mappings is reached; map fewer and larger ones, "
@@ -108,49 +162,54 @@ class Container:
             )
         return HostError(f"{where}: {error}", cause=error)
 
-    def _read_limits(self) -> None:
-        info = _info(self._name, self.fd)
+    @cached_property
+    def _limits(self) -> Limits:
+        """Asked late: an iommufd knows them only once the device itself is open."""
+        info = _info(self.name, self.fd)
         page_sizes = uapi.IommuInfo.from_buffer(info).iova_pgsizes
-        self.page_size = max(mmap.PAGESIZE, page_sizes & -page_sizes)  # the lowest bit set
+        page_size = max(mmap.PAGESIZE, page_sizes & -page_sizes)  # the lowest bit set
+        ranges: Sequence[IovaRange] = ()
+        entry_limit = None
         for capability, offset in _capabilities(info):
             if capability == uapi.IommuCapability.IOVA_RANGE:
-                self._ranges = _iova_ranges(info, offset)
+                ranges = _iova_ranges(info, offset)
             elif capability == uapi.IommuCapability.DMA_AVAIL:
-                self.entry_limit = uapi.DmaAvailCapability.from_buffer(info, offset).avail
-        if not self._ranges:  # kernels before 5.4 do not say: take what every IOMMU has
-            self._ranges = [IovaRange(0, 0xFEDF_FFFF)]
+                entry_limit = uapi.DmaAvailCapability.from_buffer(info, offset).avail
+        # Kernels before 5.4 do not say: take what every IOMMU has.
+        return Limits(page_size, ranges or [IovaRange(0, 0xFEDF_FFFF)], entry_limit)
 
 
-def _open(name: str) -> int:
+def _open(name: str, node: str) -> int:
     try:
-        fd = os.open(NODE, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         denied = error.errno in {errno.EACCES, errno.EPERM}
-        cure = f"sudo chmod 666 {NODE}" if denied else "sudo modprobe vfio-pci"
+        module = "vfio-pci" if node == NODE else "iommufd"
+        cure = f"sudo chmod 666 {node}" if denied else f"sudo modprobe {module}"
         raise HostError(
-            f"{name}: cannot open {NODE}: {error.strerror}; run: {cure}", cause=error
+            f"{name}: cannot open {node}: {error.strerror}; run: {cure}", cause=error
         ) from error
     try:
-        _check_version(name, fd)
+        _check_version(name, fd, node)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _check_version(name: str, fd: int) -> None:
+def _check_version(name: str, fd: int, node: str) -> None:
     version = call(name, fd, uapi.Request.GET_API_VERSION, 0)
     if version != uapi.API_VERSION:
-        raise UnsupportedError(f"{NODE}: VFIO version {version}; expected {uapi.API_VERSION}")
+        raise UnsupportedError(f"{node}: VFIO version {version}; expected {uapi.API_VERSION}")
 
 
 def _info(name: str, fd: int) -> bytearray:
     """A vfio_iommu_type1_info with the capabilities behind it."""
     first = uapi.IommuInfo(ctypes.sizeof(uapi.IommuInfo))
-    call(name, fd, uapi.Request.IOMMU_GET_INFO, first)
+    call(name, fd, uapi.Type1Request.IOMMU_GET_INFO, first)
     info = bytearray(max(first.argsz, ctypes.sizeof(first)))
     uapi.IommuInfo.from_buffer(info).argsz = len(info)
-    call(name, fd, uapi.Request.IOMMU_GET_INFO, info)
+    call(name, fd, uapi.Type1Request.IOMMU_GET_INFO, info)
     return info
 
 
@@ -171,12 +230,29 @@ def _iova_ranges(info: bytearray, offset: int) -> Sequence[IovaRange]:
     return [IovaRange(entry.start, entry.end) for entry in entries]
 
 
-def _memlock_advice(needed: int) -> str:
+def _bytes_of(each: IovaRange) -> int:
+    """Of a range; the kernel's sizes have 64 bits, so all of them is a page less."""
+    return min(each.end - each.start + 1, (1 << 64) - mmap.PAGESIZE)
+
+
+def _memlock_advice(size: int) -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit == resource.RLIM_INFINITY or os.geteuid() == 0:  # root is not held to the limit
         return "the machine has too little free memory to pin"
+    needed = locked_memory() + size
     return (
         f"that makes {needed:#x} bytes, and this process may lock {limit:#x} (RLIMIT_MEMLOCK); "
         f"run: sudo prlimit --pid {os.getpid()} --memlock={needed}, or raise it for the user with "
         "memlock in /etc/security/limits.conf or LimitMEMLOCK= in a systemd unit"
     )
+
+
+def locked_memory() -> int:
+    """Bytes that count against this process's limit now (Linux Documentation/filesystems/proc.rst).
+
+    VFIO's pinned memory counts as locked, an iommufd's as pinned.
+    """
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
+    )
+    return sum(int(fields[name].split()[0]) for name in ("VmLck", "VmPin")) << 10
