@@ -10,7 +10,7 @@ import pytest
 
 from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import BusyError, HostError, IrqKind, UnsupportedError, attach
-from uspace_drv.attachment import open_backend
+from uspace_drv.opening import open_backend
 from uspace_drv.pci.sysfs import PciBus
 
 pytestmark = pytest.mark.via("uio")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.backends.fake_uio import FakeNode
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
+from uspace_drv.backends import uio_node
 from uspace_drv.backends.physical import HUGE_PAGE, PhysicalMemory
 from uspace_drv.backends.uio import UioDevice, UioIrqLine
 from uspace_drv.errors import BusyError, DeviceGone, HostError, NoDevice, UnsupportedError
@@ -36,7 +38,8 @@ def machine(tmp_path: Path) -> FakeMachine:
     machine = FakeMachine(tmp_path)
     machine.function(EDU, driver="uio_pci_generic", resource=RESOURCES)
     folder = machine.resolve("/sys/bus/pci/devices/0000:00:04.0")
-    for name, size in {"config": 256, "resource0": 4096, "reset": 0}.items():
+    sizes = {"config": 256, "resource0": 4096, "resource1": 32, "resource2": 4096, "reset": 0}
+    for name, size in sizes.items():
         machine.file(f"{folder}/{name}")
         os.truncate(machine.path(f"{folder}/{name}"), size)
     machine.file("/sys/class/uio/uio0/event", "5\n")
@@ -46,19 +49,19 @@ def machine(tmp_path: Path) -> FakeMachine:
 
 @pytest.fixture
 def denied(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Errno by path; all other paths of nodes and sysfs lead into the tree."""
+    """Errno by path on the machine, of files that cannot be opened."""
     denied: dict[str, int] = {}
     real = os.open
 
-    def open_(path: Any, flags: int, *rest: Any, **options: Any) -> int:
-        name = os.fspath(path)
-        if name in denied:
-            raise OSError(denied[name], os.strerror(denied[name]), name)
-        if name.startswith(("/dev/uio", "/sys/")):
-            name = str(machine.path(name))
-        return real(name, flags, *rest, **options)
+    def open_(path: Any, *rest: Any, **options: Any) -> int:
+        for name, number in denied.items():
+            if path == machine.path(name):
+                raise OSError(number, os.strerror(number), name)
+        return real(path, *rest, **options)
 
     monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(uio_node, "APPEARS_WITHIN", 0.02)
     return denied
 
 
@@ -93,7 +96,7 @@ def test_function_that_is_not_bound(tmp_path: Path, driver: str | None, bound: s
 @pytest.mark.parametrize(
     ("path", "number", "said"),
     [
-        ("/dev/uio0", errno.EACCES, "Permission denied; run it as root"),
+        ("/dev/uio0", errno.EACCES, "Permission denied; run it as root, or let root"),
         ("/dev/uio0", errno.ENOENT, "No such file or directory"),
         ("/sys/bus/pci/devices/0000:00:04.0/config", errno.EACCES, "Permission denied; run it as"),
     ],
@@ -112,25 +115,41 @@ def test_somebody_has_it(attempt: Attempt) -> None:
         attempt()
 
 
-def test_memory_bars_are_offered_and_ports_are_not(attempt: Attempt) -> None:
+def test_bars_of_memory_and_of_ports(machine: FakeMachine, attempt: Attempt) -> None:
     device = attempt()
-    assert device.bar_sizes == {0: 0x1000, 2: 0x100}
-    window = device.bar(0)
-    window.write32(0x10, 7)
-    assert window.read32(0x10) == 7
-    window.close()
-    with pytest.raises(NoDevice, match=f"{WHERE}: no BAR 1 of memory"):
-        device.bar(1)
+    assert device.bar_sizes == {0: 0x1000, 1: 0x20, 2: 0x100}
+    for number, place in ((0, 0x10), (1, 0x10), (2, 0x110)):
+        window = device.bar(number)
+        window.write32(0x10, 7 + number)
+        assert window.read32(0x10) == 7 + number
+        window.close()
+        file = machine.path(f"/sys/bus/pci/devices/0000:00:04.0/resource{number}")
+        assert file.read_bytes()[place] == 7 + number
+    with pytest.raises(NoDevice, match=f"{WHERE}: no BAR 3; it has 0, 1, 2"):
+        device.bar(3)
 
 
-def test_bar_inside_a_page_is_refused(attempt: Attempt) -> None:
-    """A mapping of the page would begin with the registers of something else."""
-    with pytest.raises(UnsupportedError, match=f"{WHERE} bar 2: starts at 0xfea01100, inside a"):
-        attempt().bar(2)
+def test_node_that_appears_late(
+    machine: FakeMachine, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = machine.path("/dev/uio0")
+    aside = node.rename(node.with_name("aside"))
+    monkeypatch.setattr(time, "sleep", lambda _: aside.rename(node))
+    assert attempt().bar_sizes[0] == 0x1000
 
 
-def test_memory_space_is_switched_on(attempt: Attempt) -> None:
-    assert ConfigHeader(attempt().config).command.read().memory_space_enable
+def test_what_sysfs_has_besides(attempt: Attempt) -> None:
+    device = attempt()
+    with pytest.raises(NoDevice, match=f"{WHERE}: no expansion ROM"):
+        device.rom()
+    with pytest.raises(UnsupportedError, match=f"{WHERE} bar 0: no write-combining"):
+        device.write_combined(0)
+
+
+def test_memory_and_ports_are_switched_on(attempt: Attempt) -> None:
+    command = ConfigHeader(attempt().config).command.read()
+    assert command.memory_space_enable
+    assert command.io_space_enable
 
 
 def test_dma_needs_the_opt_in(attempt: Attempt) -> None:
@@ -176,21 +195,17 @@ def test_reset(machine: FakeMachine, attempt: Attempt) -> None:
 
 
 class Node:
-    """A UIO node by a pipe: each interrupt is a count of 32 bits to be read."""
+    """A UIO node and the device's command register, in which the kernel masks INTx."""
 
-    def __init__(self, folder: Path) -> None:
-        self.reading, self.writing = os.pipe2(os.O_NONBLOCK)
+    def __init__(self, node: FakeNode) -> None:
+        self.node = node
+        self.fire = node.fire
         self.memory = bytearray(256)
         self.command = ConfigHeader(Window.over_buffer("edu config", self.memory)).command
-        self.counter = folder / "event"
-        self.counter.write_text("5\n")
 
-    def line(self) -> UioIrqLine:
+    def line(self, total: int = 5) -> UioIrqLine:
         window = Window.over_buffer("edu config", self.memory)
-        return UioIrqLine("edu", self.reading, self.counter, window)
-
-    def fire(self, count: int) -> None:
-        os.write(self.writing, struct.pack("=I", count))
+        return UioIrqLine("edu", self.node.fd, total, window)
 
     @property
     def is_masked(self) -> bool:
@@ -198,11 +213,9 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path)
-    yield node
-    os.close(node.reading)
-    os.close(node.writing)
+def node() -> Iterator[Node]:
+    with FakeNode() as made:
+        yield Node(made)
 
 
 def test_interrupts_are_counted_from_when_they_were_switched_on(node: Node) -> None:
@@ -214,8 +227,7 @@ def test_interrupts_are_counted_from_when_they_were_switched_on(node: Node) -> N
 
 
 def test_the_kernels_counter_wraps(node: Node) -> None:
-    node.counter.write_text(f"{0xFFFF_FFFF}\n")
-    line = node.line()
+    line = node.line(total=0xFFFF_FFFF)
     node.fire(1)
     assert line.take() == 2
 

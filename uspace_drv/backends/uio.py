@@ -6,25 +6,20 @@ the Interrupt Disable bit when it fires; clearing the bit lets it fire again.
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from uspace_drv.backends.physical import PhysicalMemory
-from uspace_drv.errors import DeviceGone, HostError, NoDevice, UnsupportedError
+from uspace_drv.backends.resource_files import ResourceFiles
+from uspace_drv.backends.uio_node import PCI_DRIVER, UIO_CLASS, EventCounter, open_node
+from uspace_drv.errors import HostError, UnsupportedError
 from uspace_drv.native import Window
 from uspace_drv.pci import config as pci_config
 from uspace_drv.pci.address import PciAddress
-from uspace_drv.pci.binding import UIO
 from uspace_drv.pci.lock import lock_function
-from uspace_drv.pci.sysfs import DEVICES, PciBus
+from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import DmaSpace, IrqKind
 from uspace_drv.teardown import Teardown
-
-EVENT_BYTES = 4
-"""A read of the node gives the number of interrupts since boot, as one 32-bit integer."""
 
 
 class UioDevice:
@@ -41,7 +36,6 @@ class UioDevice:
     ) -> None:
         self.address = str(address)
         self._host = bus.host
-        self._folder = Path(DEVICES) / self.address
         self._unsafe_dma = unsafe_dma_without_iommu
         self._way_out = Teardown()
         try:
@@ -55,52 +49,36 @@ class UioDevice:
     def _open(self) -> None:
         self._node = self._open_node()
         self._way_out.push("close the UIO node", lambda: os.close(self._node))
-        fd = _open(self._folder / "config", self.address)
-        self._way_out.push("close configuration space", lambda: os.close(fd))
-        size = os.fstat(fd).st_size
-        self.config = Window.over_file(f"{self.address} config", fd, 0, size)
-        self._way_out.push("close its window", self.config.close)
-        pci_config.set_memory_space(self.config, True)
+        self._files = ResourceFiles(self._function, self._host, self._way_out)
+        self.config: Window = self._files.config
+        self._files.enable()
 
     def _open_node(self) -> int:
         function = self._function
-        if function.driver != UIO or function.uio is None:
+        if function.driver != PCI_DRIVER or function.uio is None:
             bound = f"bound to {function.driver}" if function.driver else "bound to no driver"
             raise HostError(
-                f"{self.address}: {bound}, not to {UIO}; "
-                f"run: uspace bind {self.address} --driver {UIO}"
+                f"{self.address}: {bound}, not to {PCI_DRIVER}; "
+                f"run: uspace bind {self.address} --driver {PCI_DRIVER}"
             )
-        return _open(Path("/dev") / function.uio, self.address, os.O_NONBLOCK)
+        return open_node(self._host, f"/dev/{function.uio}", self.address)
 
     @property
     def bar_sizes(self) -> Mapping[int, int]:
-        """Number and size in bytes of every BAR of memory; UIO offers no I/O ports."""
-        return {
-            bar.number: bar.size
-            for bar in self._function.resources
-            if bar.number < 6 and not bar.is_io
-        }
+        """Number and size in bytes of every BAR, of memory and of I/O ports."""
+        return self._files.bar_sizes
 
     def bar(self, number: int) -> Window:
-        """Map the BAR."""
-        if number not in self.bar_sizes:
-            raise NoDevice(f"{self.address}: no BAR {number} of memory")
-        self._check_page(number)
-        fd = _open(self._folder / f"resource{number}", self.address)
-        try:
-            return Window.map(f"{self.address} bar {number}", fd, 0, self.bar_sizes[number])
-        finally:
-            os.close(fd)
+        """Open a BAR, through sysfs: the node has no I/O ports, and in older kernels no memory."""
+        return self._files.bar(number)
 
-    def _check_page(self, number: int) -> None:
-        """A BAR inside a page cannot be mapped without what shares the page with it."""
-        bar = next(bar for bar in self._function.resources if bar.number == number)
-        if bar.start % mmap.PAGESIZE:
-            raise UnsupportedError(
-                f"{self.address} bar {number}: starts at {bar.start:#x}, inside a page, and UIO "
-                "maps whole pages; use VFIO, or boot with pci=resource_alignment="
-                f"12@{self.address}"
-            )
+    def write_combined(self, number: int) -> Window:
+        """Open a BAR of memory so that stores may be joined, or `UnsupportedError`."""
+        return self._files.write_combined(number)
+
+    def rom(self) -> Window:
+        """Open a copy of the expansion ROM; `NoDevice` where the function has none."""
+        return self._files.rom()
 
     @property
     def irq_counts(self) -> Mapping[IrqKind, int]:
@@ -111,8 +89,8 @@ class UioDevice:
         """Switch it on."""
         if kind is not IrqKind.INTX or index:
             raise UnsupportedError(f"{self.address}: UIO has one INTx and no more; VFIO may have")
-        counter = Path("/sys/class/uio") / str(self._function.uio) / "event"
-        return UioIrqLine(self.address, self._node, counter, self.config)
+        total = self._host.read_int(f"{UIO_CLASS}/{self._function.uio}/event") or 0
+        return UioIrqLine(self.address, self._node, total, self.config)
 
     @property
     def dma(self) -> DmaSpace:
@@ -135,12 +113,12 @@ class UioDevice:
 
     @property
     def can_reset(self) -> bool:
-        """Whether the kernel knows a way to reset it."""
-        return bool(self._function.reset_methods)
+        """Whether the kernel knows a way to reset it, and lets this user do so."""
+        return self._files.can_reset
 
     def reset(self) -> None:
         """Reset the function; the kernel saves and restores configuration space."""
-        self._host.write(f"{DEVICES}/{self.address}/reset", "1")
+        self._files.reset()
 
     def close(self) -> None:
         """Close everything. Twice is fine."""
@@ -148,42 +126,22 @@ class UioDevice:
 
 
 class UioIrqLine:
-    """Fills the port's `IrqLine` from a UIO node."""
+    """Fills the port's `IrqLine` from a UIO node; `total` is what the kernel counted so far."""
 
     kind = IrqKind.INTX
 
-    def __init__(self, name: str, node: int, counter: Path, config: Window) -> None:
-        self._name = name
+    def __init__(self, name: str, node: int, total: int, config: Window) -> None:
         self._node = node
         self._config = config
+        self._counter = EventCounter(name, node)
+        self.take = self._counter.take
         self.mask()
-        self._last = int(counter.read_text())  # what fired before now is nobody's
-        self._drain()
+        self._counter.start(total)
         self.unmask()
 
     def fileno(self) -> int:
         """The node."""
         return self._node
-
-    def take(self) -> int:
-        """How far the node's event counter (32 bits, it wraps) has moved."""
-        counter = self._drain()
-        if counter is None:
-            return 0
-        last, self._last = self._last, counter
-        return (counter - last) & 0xFFFF_FFFF
-
-    def _drain(self) -> int | None:
-        """The event counter, or None where it has not moved since it was read last."""
-        try:
-            return int.from_bytes(os.read(self._node, EVENT_BYTES), "little")
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            reason = "the UIO node answers no more: unbound or unplugged"  # uio_read() in Linux
-            raise DeviceGone(f"{self._name}: {reason}") from error
 
     def mask(self) -> None:
         """Set the Interrupt Disable bit (PCI 3.0, section 6.2.2)."""
@@ -196,13 +154,3 @@ class UioIrqLine:
     def close(self) -> None:
         """Mask it; the node belongs to the backend."""
         self.mask()
-
-
-def _open(path: Path, address: str, flags: int = 0) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags)
-    except OSError as error:
-        cure = "; run it as root" if error.errno in {errno.EACCES, errno.EPERM} else ""
-        raise HostError(
-            f"{address}: cannot open {path}: {error.strerror}{cure}", cause=error
-        ) from error
