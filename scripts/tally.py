@@ -10,23 +10,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+IMPOSSIBLE = ("this kernel ", "this IOMMU ")
+"""How the reasons begin of what cannot be there, however hard one tries."""
+
 
 @dataclass(frozen=True)
 class Tier:
-    """One pytest run; a skip counts as a failure, for nothing may be left out silently."""
+    """One pytest run; a skip counts as a failure, for nothing may be left out silently.
+
+    What a test finds that this kernel or its IOMMU cannot do is told apart, by how its reason
+    begins: it is no failure, and it is not counted as passed.
+    """
 
     label: str
     passed: int
     failed: int
     skips: tuple[str, ...]
+    impossible: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = [f"{self.passed} passed"]
         counts += [f"{self.failed} failed"] if self.failed else []
         counts += [f"{len(self.skips)} skipped unexpectedly"] if self.skips else []
+        counts += [f"{len(self.impossible)} impossible there"] if self.impossible else []
         lines = [
             f"{self.label}: {', '.join(counts)}",
             *(f"    skipped {skip}" for skip in self.skips),
+            *(f"    impossible {skip}" for skip in self.impossible),
         ]
         return "\n".join(lines)
 
@@ -37,16 +47,21 @@ def read_tier(path: Path, label: str) -> Tier:
         cases = list(Xml.parse(path).iter("testcase"))
     except (OSError, Xml.ParseError):
         return Tier(f"{label} (left no result)", 0, 1, ())
-    skips = tuple(_skip(case) for case in cases if case.find("skipped") is not None)
+    every = [case for case in cases if case.find("skipped") is not None]
+    impossible = tuple(_skip(case) for case in every if _reason(case).startswith(IMPOSSIBLE))
+    skips = tuple(_skip(case) for case in every if not _reason(case).startswith(IMPOSSIBLE))
     bad = [case for case in cases if {"failure", "error"} & {child.tag for child in case}]
     failed = len(bad) or int(not cases)
-    return Tier(label, len(cases) - len(bad) - len(skips), failed, skips)
+    return Tier(label, len(cases) - len(bad) - len(every), failed, skips, impossible)
 
 
 def _skip(case: Xml.Element) -> str:
+    return f"{case.get('classname')}::{case.get('name')}: {_reason(case)}"
+
+
+def _reason(case: Xml.Element) -> str:
     skipped = case.find("skipped")
-    reason = skipped.get("message", "") if skipped is not None else ""
-    return f"{case.get('classname')}::{case.get('name')}: {reason}"
+    return skipped.get("message", "") if skipped is not None else ""
 
 
 def main(arguments: list[str]) -> int:

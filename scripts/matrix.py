@@ -1,0 +1,71 @@
+"""Print which way to open a device was tested on which kernel and IOMMU, and why others cannot be.
+
+usage: matrix.py RESULTS   (reads RESULTS/KERNEL-IOMMU.WAY.xml, as scripts/in-guest leaves them)
+"""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tally import read_tier
+
+GUESTS = ("debian-intel", "debian-none", "own-intel", "own-amd", "own-virtio", "own-none")
+WAYS = (
+    "vfio-cdev", "vfio-type1", "vfio-type1v1", "vfio-compat",
+    "vfio-noiommu-cdev", "vfio-noiommu", "uio", "platform-uio", "sysfs",
+)  # fmt: skip
+
+WHY_NOT = (
+    ("debian-*", "vfio-cdev", "Debian's kernels have no VFIO_DEVICE_CDEV"),
+    ("debian-*", "vfio-compat", "Debian's kernels have no IOMMUFD"),
+    ("debian-*", "vfio-noiommu*", "Debian's kernels have no VFIO_NOIOMMU"),
+    ("debian-*", "platform-uio", "Debian's kernels have no UIO_PDRV_GENIRQ"),
+    ("*-none", "vfio-*", "there is no IOMMU"),
+    ("*", "vfio-noiommu*", "an IOMMU is there, and the kernel gives its groups instead"),
+    ("*", "uio", "UIO's DMA needs that no IOMMU translates"),
+)
+"""Guest, way and reason, the first that fits; the rest is the same there as in another column."""
+
+SAME = "=", "does not depend on that; tested in another column"
+
+
+def cell(results: Path, guest: str, way: str) -> tuple[str, str | None]:
+    """Return what a cell shows, and the reason where nothing was run."""
+    path = results / f"{guest}.{way}.xml"
+    if path.exists():
+        tier = read_tier(path, way)
+        bad = tier.failed + len(tier.skips)
+        return (f"{bad} FAILED" if bad else f"{tier.passed} passed"), None
+    fits = (why for at, what, why in WHY_NOT if fnmatch(guest, at) and fnmatch(way, what))
+    reason = next(fits, None)
+    return ("-", reason) if reason else SAME
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table, and the reasons under it by number."""
+    results = Path(arguments[0])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("way")
+    for guest in GUESTS:
+        table.add_column(guest.replace("-", ", "))
+    reasons: list[str] = []
+    for way in WAYS:
+        row = []
+        for guest in GUESTS:
+            shown, reason = cell(results, guest, way)
+            if reason and reason not in reasons:
+                reasons.append(reason)
+            row.append(f"{shown} ({reasons.index(reason) + 1})" if reason else shown)
+        table.add_row(way, *row)
+    console = Console(width=120, markup=False, highlight=False)
+    console.print(table)
+    for number, reason in enumerate(reasons, start=1):
+        console.print(f"({number}) {reason}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
