@@ -1,6 +1,7 @@
 """Tests run on models, or on a device: see the options of `uspace_drv.testing.pytest_plugin`.
 
-A test marked `via("vfio")` needs the real thing: it belongs to the run that has it alone.
+A test marked `via("vfio")` needs the real thing: it belongs to the run that has it alone. That mark
+means every way through VFIO, `via("vfio-cdev")` that one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from uspace_drv.testing.belongings import belongings
+from uspace_drv.testing.target import comes_via
 
 pytest_plugins = ["uspace_drv.testing.pytest_plugin"]
 
@@ -27,14 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     way = config.getoption("--via") if config.getoption("--device") else None
-    others = [item for item in items if _wanted(item) not in {None, way}]
+    others = [item for item in items if not _belongs(item, way)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
 
 
-def _wanted(item: pytest.Item) -> str | None:
+def _belongs(item: pytest.Item, way: str | None) -> bool:
     marker = item.get_closest_marker("via")
-    return None if marker is None else str(marker.args[0])
+    return marker is None or any(comes_via(wanted, way) for wanted in marker.args)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 In: find the backend, take the device's lock, open, reset, hand over, bus master on, `probe`.
 Out, also when anything failed on the way in: `remove` with a deadline (if `probe` succeeded, as in
 the kernel), bus master off, reset, interrupts off, DMA unmapped, windows unmapped, files closed,
-lock given back. Ctrl-C and SIGTERM take the same way out.
+lock given back. Ctrl-C and SIGTERM take the same way out, and so does the host when it asks for the
+device back.
 """
 
 from __future__ import annotations
@@ -13,22 +14,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Generic, NoReturn, TypeVar, overload
 
-from uspace_drv.backends.uio import UioDevice
-from uspace_drv.backends.vfio import VfioDevice
-from uspace_drv.backends.vfio_user import VfioUserDevice
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.device import Device
 from uspace_drv.driver import Driver
-from uspace_drv.errors import DeviceTimeout, NoDevice, NoDriver, UnsupportedError
+from uspace_drv.errors import BusyError, DeviceTimeout, NoDevice
 from uspace_drv.models import DeviceModel
-from uspace_drv.pci.address import DeviceAddress, PciAddress, Scheme
-from uspace_drv.pci.binding import UIO
-from uspace_drv.pci.config import read_ids
-from uspace_drv.pci.sysfs import PciBus
-from uspace_drv.plugins import driver_for, plugin_named
+from uspace_drv.notices import Heed
+from uspace_drv.opening import identity_of, open_backend, refuse_via
+from uspace_drv.plugins import driver_for
 from uspace_drv.port import Backend, IrqKind
 from uspace_drv.teardown import Teardown
 
@@ -38,9 +35,6 @@ SignalHandler = Callable[[int, FrameType | None], Any] | signal.Handlers
 REMOVE_TIMEOUT = 5.0
 """Seconds that `remove` gets before the device is taken away from it."""
 
-VIAS = ("vfio", "uio")
-"""The names that `via` knows: how a PCI function can be opened."""
-
 _ways_out: list[Teardown] = []
 """Those of all devices that are attached now: what a program forgets is left when it ends."""
 
@@ -48,12 +42,14 @@ _ways_out: list[Teardown] = []
 class Attachment(Generic[D]):
     """A driver at work on its device, until `close()` or the end of the `with` block.
 
-    `with attach(...) as driver:` gives the driver itself.
+    `with attach(...) as driver:` gives the driver itself. When the host asks for the device back,
+    it is left at once, in another thread, and every use of it from then on raises `DeviceGone`.
     """
 
-    def __init__(self, driver: D, way_out: Teardown) -> None:
+    def __init__(self, driver: D, way_out: Teardown, heed: Heed) -> None:
         self.driver = driver
         self._way_out = way_out
+        self._heed = heed
 
     def suspend(self) -> None:
         """Let the driver make ready, then keep the device off the bus."""
@@ -82,12 +78,14 @@ class Attachment(Generic[D]):
         """Take the way out. Twice is fine; a handler of the driver cannot do it."""
         self.driver._check_may_leave()
         _leave(self._way_out)
+        self._heed.raise_failure()
 
     def __enter__(self) -> D:
         return self.driver
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         _leave(self._way_out, error)
+        self._heed.raise_failure(error)
 
 
 @overload
@@ -117,11 +115,12 @@ def attach(
 ) -> Attachment[Any]:
     """Open a device and start its driver.
 
-    `address` is '0000:00:04.0', 'uio:uio0', 'virtual:edu', 'vfio-user:PATH' (a server's socket;
-    'vfio-user:PATH?spin=0.0001' keeps the processor busy for so many seconds of a wait for it), or
-    a model, or an open backend, which is then closed with the rest. Without `driver` the installed
-    one that matches is taken. `via` is 'vfio' or 'uio'; without it, what the function is bound to
-    says. Raises any `UspaceError`.
+    `address` is '0000:00:04.0' ('0000:01:10.0?vf_token=UUID' for a virtual function whose physical
+    function is at VFIO too), 'uio:uio0' or 'uio:NAME', 'virtual:edu', 'vfio-user:PATH' (a server's
+    socket; 'vfio-user:PATH?spin=0.0001' keeps the processor busy for so many seconds of a wait for
+    it), or a model, or an open backend, which is then closed with the rest. Without `driver` the
+    installed one that matches is taken. `via` is one of `uspace_drv.opening.VIAS`; without it, what
+    the function is bound to says. Raises any `UspaceError`.
     """
     way_out = Teardown()
     try:
@@ -133,16 +132,18 @@ def attach(
         else:
             backend = VirtualDevice(address) if isinstance(address, DeviceModel) else address
             _refuse_what_is_no_device(backend)
-            _refuse_via(backend.address, via)
+            refuse_via(backend.address, via)
         way_out.push("close the backend", backend.close)
         if driver is None:
-            driver = _match(backend)
+            driver = driver_for(identity_of(backend), backend.address)
         device = Device(backend, dma_bits=driver.dma_bits, irq_kind=irq_kind)
         started = _start(driver, device, way_out)
+        heed = Heed(started, lambda: _leave(way_out))
+        way_out.push("stop listening to the host", device.watch(heed))
     except BaseException as error:
         _leave(way_out, error)
         raise
-    return Attachment(started, way_out)
+    return Attachment(started, way_out, heed)
 
 
 def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
@@ -151,7 +152,7 @@ def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
     device.check_present()
     if device.can_reset:
         device.reset()
-        way_out.push("reset", device.reset)
+        way_out.push("reset", lambda: _reset_for_the_next(device))
     started = driver(device)
     device.set_bus_master(True)
     way_out.push("bus master off", lambda: device.set_bus_master(False))
@@ -162,30 +163,13 @@ def _start(driver: type[D], device: Device, way_out: Teardown) -> D:
     return started
 
 
-def open_backend(
-    address: str, *, via: str | None = None, unsafe_dma_without_iommu: bool = False
-) -> Backend:
-    """Lock and open a device without a driver, as it stands; the caller closes it.
-
-    For tools that look: nothing is reset or switched on. The arguments are those of `attach`.
-    """
-    where = DeviceAddress.parse(address)
-    if where.scheme is Scheme.VIRTUAL:
-        _refuse_via(str(where), via)
-        return VirtualDevice(_model(where))
-    if where.scheme is Scheme.VFIO_USER:
-        _refuse_via(str(where), via)
-        return VfioUserDevice.from_options(where.rest, where.parameters)
-    bus = PciBus()
-    function = bus.function(function_behind(where))
-    chosen = via or ("uio" if function.driver == UIO else "vfio")
-    if chosen == "uio":
-        return UioDevice(function.address, bus, unsafe_dma_without_iommu=unsafe_dma_without_iommu)
-    if chosen == "vfio":
-        return VfioDevice(function.address, bus)
-    raise UnsupportedError(
-        f"{where}: no backend is called {chosen!r}; there are {' and '.join(VIAS)}"
-    )
+def _reset_for_the_next(device: Device) -> None:
+    """Leave nothing of ours in it; while the host takes it back the kernel lets nobody reset it."""
+    try:
+        device.reset()
+    except BusyError:
+        if device.health.is_well:
+            raise
 
 
 def _refuse_what_is_no_device(backend: object) -> None:
@@ -195,41 +179,15 @@ def _refuse_what_is_no_device(backend: object) -> None:
         raise NoDevice(f"attach() takes an address, a model or an open backend, not {backend!r}")
 
 
-def _refuse_via(address: str, via: str | None) -> None:
-    if via is not None:
-        raise UnsupportedError(f"{address}: is not opened via {via}; leave that out")
-
-
-def function_behind(where: DeviceAddress) -> PciAddress:
-    """Return the PCI function that an address means, be it the one behind a UIO node."""
-    if where.scheme is Scheme.PCI:
-        return where.pci
-    if where.scheme is not Scheme.UIO:
-        raise UnsupportedError(f"{where}: there is no PCI function of this machine behind it")
-    functions = PciBus().functions()
-    found = next((function for function in functions if function.uio == where.rest), None)
-    if found is None:
-        nodes = ", ".join(f"{f.uio} ({f.address})" for f in functions if f.uio) or "none"
-        raise NoDevice(f"{where}: no PCI function is behind it; UIO nodes of functions: {nodes}")
-    return found.address
-
-
-def _model(where: DeviceAddress) -> DeviceModel:
-    plugin = plugin_named(where.rest)
-    if plugin.model is None:
-        raise NoDevice(f"{where}: the plugin {where.rest} brings no model")
-    return plugin.model.from_options(str(where), where.parameters)
-
-
-def _match(backend: Backend) -> type[Driver]:
-    if backend.config is None:
-        raise NoDriver(f"{backend.address}: has no PCI ids to match; name the driver")
-    return driver_for(read_ids(backend.config), backend.address)
-
-
 def _remove(driver: Driver) -> None:
     if not driver._is_suspended:  # it has quieted the device already
-        _within(REMOVE_TIMEOUT, driver.remove, driver.device.address)
+        _within(REMOVE_TIMEOUT, partial(_quiet, driver), driver.device.address)
+
+
+def _quiet(driver: Driver) -> None:
+    """Let the driver wait for its device, even if the host wants it back meanwhile."""
+    with driver.device.health.sparing():
+        driver.remove()
 
 
 def _within(seconds: float, function: Callable[[], None], where: str) -> None:

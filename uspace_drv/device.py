@@ -6,20 +6,37 @@ interrupts, then DMA, then windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
 
+from uspace_drv import native
 from uspace_drv.dma import Dma
 from uspace_drv.errors import (
+    BusyError,
     ClosedError,
+    DeviceError,
     DeviceGone,
     NoDevice,
     RegisterValueError,
     UnsupportedError,
 )
+from uspace_drv.health import Health
 from uspace_drv.irq import Irq
 from uspace_drv.pci import config as pci_config
-from uspace_drv.port import Backend, IrqKind, Window
+from uspace_drv.port import (
+    Backend,
+    CombinesWrites,
+    HasFeatures,
+    HasNotices,
+    HasRom,
+    IrqKind,
+    Notice,
+    Window,
+)
 from uspace_drv.teardown import Teardown
+
+_ROM = -1  # in place of a BAR's number
 
 
 class Device:
@@ -34,7 +51,10 @@ class Device:
         self._backend = backend
         self._dma_bits = dma_bits
         self._irq_kind = irq_kind
+        self.health = Health(self.address)
+        """What the host has said against the device; asked by everything that waits for it."""
         self._windows: dict[int, Window] = {}
+        self._combined: set[int] = set()
         self._irqs: dict[int, Irq] = {}
         self._dma: Dma | None = None
         self._closed = False
@@ -54,23 +74,61 @@ class Device:
         """Number and size in bytes of every BAR that is implemented."""
         return self._backend.bar_sizes
 
-    def bar(self, number: int) -> Window:
-        """The window on a BAR: the same one each time, open as long as the device."""
+    def bar(self, number: int, *, combining: bool = False) -> Window:
+        """The window on a BAR: the same one each time, open as long as the device.
+
+        `combining` lets the processor put stores together and reorder them, which is fast for
+        memory and wrong for registers: for a prefetchable BAR, where the way in offers it, else
+        `UnsupportedError`. A BAR is open either so or so: `BusyError` for the other one.
+        """
         self._check_open()
         if number not in self._windows:
             if number not in self.bar_sizes:
                 raise NoDevice(
                     f"{self.address}: no BAR {number}; it has {_numbers(self.bar_sizes)}"
                 )
-            self._windows[number] = self._backend.bar(number)
+            self._windows[number] = self._linked(
+                self._open_combined(number) if combining else self._backend.bar(number)
+            )
+            if combining:
+                self._combined.add(number)
+        if combining is not (number in self._combined):
+            how = "with" if number in self._combined else "without"
+            raise BusyError(f"{self.address} bar {number}: is open {how} write-combining")
         return self._windows[number]
+
+    def rom(self) -> Window:
+        """Open the expansion ROM, read-only; open as long as the device.
+
+        Raises `NoDevice` where the function has none, `UnsupportedError` where the way in does
+        not show it.
+        """
+        self._check_open()
+        if _ROM not in self._windows:
+            if not isinstance(self._backend, HasRom):
+                raise UnsupportedError(f"{self.address}: no ROM through {self.via}; VFIO shows it")
+            self._windows[_ROM] = self._linked(self._backend.rom())
+        return self._windows[_ROM]
+
+    @property
+    def features(self) -> Any:
+        """What else the kernel does for the device: `uspace_drv.backends.vfio.features.Features`.
+
+        Low power, hot reset, migration and more; `UnsupportedError` where it is not VFIO.
+        """
+        self._check_open()
+        if not isinstance(self._backend, HasFeatures):
+            raise UnsupportedError(
+                f"{self.address}: no features of the kernel through {self.via}; VFIO has them"
+            )
+        return self._backend.features
 
     @property
     def config(self) -> Window:
         """PCI configuration space."""
         if self._backend.config is None:
             raise UnsupportedError(f"{self.address}: no PCI configuration space through {self.via}")
-        return self._backend.config
+        return self._linked(self._backend.config)
 
     @property
     def irq_kind(self) -> IrqKind:
@@ -104,15 +162,14 @@ class Device:
                 )
             line = self._backend.irq_line(kind, index)
             name = f"{self.address} {kind.value} {index}"
-            self._irqs[index] = Irq(line, name, self.check_present)
+            self._irqs[index] = Irq(line, name, self.check_present, self.health)
         return self._irqs[index]
 
-    @property
+    @cached_property
     def dma(self) -> Dma:
         """Its view of memory, or `UnsupportedError` where it may not have any."""
         self._check_open()
-        if self._dma is None:
-            self._dma = Dma(self._backend.dma, self.address, self._dma_bits)
+        self._dma = Dma(self._backend.dma, self.address, self._dma_bits)
         return self._dma
 
     @property
@@ -121,9 +178,14 @@ class Device:
         return self._backend.can_reset
 
     def reset(self) -> None:
-        """Reset the function; `UnsupportedError` where there is no way to."""
+        """Reset the function, after which it is well; `UnsupportedError` where there is no way to.
+
+        Its interrupts stay switched on.
+        """
+        self._check_open()
         self.require_reset()
         self._backend.reset()
+        self.health.recover()
 
     def require_reset(self) -> None:
         """Raise `UnsupportedError` where there is no way to reset it."""
@@ -140,22 +202,57 @@ class Device:
         if self._backend.config is not None and not pci_config.is_present(self._backend.config):
             raise DeviceGone(f"{self.address}: configuration space reads all ones: it is gone")
 
+    def watch(self, tell: Callable[[Notice], None]) -> Callable[[], None]:
+        """Call `tell` for what the host says, where the way in hears it; the result ends that."""
+        if not isinstance(self._backend, HasNotices):
+            return _nothing
+        return self._backend.watch(tell)
+
+    def fail(self, kind: type[DeviceError], reason: str) -> None:
+        """End every wait for the device with such an error, until a reset; `DeviceGone` is final.
+
+        Once it is closed, every other use raises the same instead of `ClosedError`.
+        """
+        self.health.fail(kind, reason)
+        for irq in list(self._irqs.values()):
+            irq.rouse()
+
     def close(self) -> None:
         """End interrupts, unmap DMA memory, close windows, in this order. Twice is fine."""
         self._closed = True
         way_out = Teardown()
         for number, window in self._windows.items():
-            way_out.push(f"close BAR {number}", window.close)
+            way_out.push(f"close {'the ROM' if number == _ROM else f'BAR {number}'}", window.close)
         if self._dma is not None:
             way_out.push("unmap DMA memory", self._dma.close)
         for index, irq in self._irqs.items():
             way_out.push(f"switch off interrupt {index}", irq.close)
         self._windows, self._irqs, self._dma = {}, {}, None
+        self.__dict__.pop("dma", None)  # so that it is asked for again, and refused
         way_out.run()
+
+    def _open_combined(self, number: int) -> Window:
+        if not isinstance(self._backend, CombinesWrites):
+            raise UnsupportedError(
+                f"{self.address} bar {number}: no write-combining through {self.via}; "
+                "sysfs has it for a prefetchable BAR (--via sysfs or uio)"
+            )
+        return self._backend.write_combined(number)
+
+    def _linked(self, window: Window) -> Window:
+        """Let waits for a register of it ask about the device's health."""
+        if isinstance(window, native.Window) and window.link is None:
+            window.link = self.health
+        return window
 
     def _check_open(self) -> None:
         if self._closed:
+            self.health.check_alive()
             raise ClosedError(f"{self.address} is closed")
+
+
+def _nothing() -> None:
+    """End a watch that there is none of."""
 
 
 def _numbers(numbers: Mapping[int, int]) -> str:

@@ -29,7 +29,7 @@ class Driver:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._interrupts = InterruptLoop(device.address)
+        self._interrupts = InterruptLoop(device.address, device.health)
         self._is_suspended = False
 
     def probe(self) -> None:
@@ -82,6 +82,11 @@ class Driver:
 
     def _check_may_leave(self) -> None:
         self._interrupts.check_may_stop()
+
+    def _fail(self, kind: type[DeviceError], reason: str) -> None:
+        """End every wait for the device with such an error."""
+        self.device.fail(kind, reason)
+        self._interrupts.rouse()
 
     def _stop_interrupts(self) -> None:
         self._interrupts.stop()

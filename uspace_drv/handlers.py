@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout, LayoutError
 from uspace_drv.eventfd import EventFd
+from uspace_drv.health import Health
 from uspace_drv.irq import Irq
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,13 @@ class InterruptLoop:
     """The thread that calls the handlers, from `start()` to `stop()`.
 
     It is the only waiter of its interrupts. An exception in a handler or in deferred work ends it;
-    `defer()`, `wait_until()` and `stop()` raise what it was.
+    `defer()`, `wait_until()` and `stop()` raise what it was. `wait_until()` also ends with what
+    `health` says against the device.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, health: Health | None = None) -> None:
         self._name = name
+        self._health = health or Health(name)
         self._work: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -114,9 +117,10 @@ class InterruptLoop:
         if self._thread is threading.current_thread():
             raise BusyError(f"{self._name}: a handler cannot wait for what handlers bring about")
         with self._progress:
-            self._progress.wait_for(lambda: predicate() or not self._is_serving, timeout)
+            self._progress.wait_for(lambda: predicate() or not self._may_wait, timeout)
             if predicate():
                 return True
+            self._health.check_alive()
             if self._failure is not None:
                 raise self._failure
             if not self._is_serving:
@@ -126,6 +130,14 @@ class InterruptLoop:
     @property
     def _is_serving(self) -> bool:
         return self._thread is not None and self._failure is None
+
+    @property
+    def _may_wait(self) -> bool:
+        return self._is_serving and self._health.is_well
+
+    def rouse(self) -> None:
+        """Let those in `wait_until()` look up: what `health` says has changed."""
+        self._tell_waiters()
 
     def _tell_waiters(self) -> None:
         with self._progress:

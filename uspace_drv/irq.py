@@ -13,10 +13,17 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 
 from uspace_drv.deadline import Deadline
-from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout
+from uspace_drv.errors import (
+    BusyError,
+    ClosedError,
+    DeviceTimeout,
+    UnsupportedError,
+    UspaceError,
+)
 from uspace_drv.eventfd import EventFd
+from uspace_drv.health import Health
 from uspace_drv.native import wait_readable
-from uspace_drv.port import IrqKind, IrqLine
+from uspace_drv.port import IrqKind, IrqLine, Triggers, UnmasksByFd
 from uspace_drv.registers import Link
 from uspace_drv.teardown import Teardown
 
@@ -28,12 +35,20 @@ class Irq:
     """One interrupt. One waiter at a time: a second one gets `BusyError`.
 
     `count` is the number of interrupts taken so far. `check_present` is called when a wait times
-    out, and raises `DeviceGone` if the device is not there any more.
+    out, and raises `DeviceGone` if the device is not there any more. `health` is asked before and
+    during every wait.
     """
 
-    def __init__(self, line: IrqLine, name: str, check_present: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        line: IrqLine,
+        name: str,
+        check_present: Callable[[], None],
+        health: Health | None = None,
+    ) -> None:
         self._line = line
         self._check_present = check_present
+        self._health = health or Health(name)
         self._wake = EventFd()
         self._seat = threading.Condition()
         self._waiter: object | None = None
@@ -79,6 +94,7 @@ class Irq:
                 fired = self._take()
                 if fired:
                     return fired
+                self._wake.take()  # somebody said to look up, and there was nothing
             self._check_present()
             raise self._timeout(deadline)
         finally:
@@ -110,6 +126,37 @@ class Irq:
         self._check_open()
         self._to_rearm = False
         self._line.unmask()
+
+    def unmask_fd(self) -> int:
+        """An eventfd whose signal does what `unmask()` does, for a program without this object.
+
+        The descriptor goes with the interrupt. `UnsupportedError` where the way in has none, or
+        the interrupt is a message.
+        """
+        self._check_open()
+        if not isinstance(self._line, UnmasksByFd):
+            raise UnsupportedError(
+                f"{self.name}: no eventfd can unmask it this way; VFIO has that for INTx"
+            )
+        return self._line.unmask_fd()
+
+    def trigger(self) -> None:
+        """Let it fire as if the device had: to test what comes after. `UnsupportedError`."""
+        self._check_open()
+        if not isinstance(self._line, Triggers):
+            raise UnsupportedError(
+                f"{self.name}: software cannot fire it this way; through VFIO and on a model it can"
+            )
+        self._line.trigger()
+
+    def rouse(self) -> None:
+        """Let the waiter look up: what `health` says has changed."""
+        with self._seat:
+            if self._closed:
+                return
+            self._wake.signal()
+        if (wake_task := self._wake_task) is not None and not self._health.is_well:
+            wake_task()
 
     def close(self) -> None:
         """Wake the waiter with `ClosedError`, then switch the interrupt off. Twice is fine."""
@@ -188,13 +235,22 @@ class Irq:
             f"{self.name}: no interrupt within {deadline.timeout:.3f} s; {self.count} came before"
         )
         link: Link | None = getattr(self._line, "link", None)
-        if link:
+        if link and link.timeout_note:
             error.add_note(link.timeout_note)
         return error
 
     def _check_open(self) -> None:
+        self._health.check_alive()
         if self._closed:
             raise ClosedError(f"{self.name} is closed")
+
+    def _end(self) -> UspaceError:
+        """Why nobody may wait any more."""
+        try:
+            self._health.check_alive()
+        except UspaceError as error:
+            return error
+        return ClosedError(f"{self.name} is closed")
 
     async def _wait_async(self) -> int:
         with self._as_waiter() as token:
@@ -211,7 +267,7 @@ class Irq:
         def leave() -> None:
             watch.close()
             if not ready.done() and not loop.is_closed():
-                ready.set_exception(ClosedError(f"{self.name} is closed"))
+                ready.set_exception(self._end())
             self._leave(token)
 
         def wake() -> None:

@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from uspace_drv.driver import Driver
 from uspace_drv.errors import LayoutError, NoDriver
 from uspace_drv.models import DeviceModel
-from uspace_drv.pci.ids import FunctionIds, Identity, Match
+from uspace_drv.pci.ids import Identity, Match
 from uspace_drv.registers import RegisterBlock
 
 GROUP = "uspace_drv.drivers"
@@ -88,7 +88,7 @@ def plugins_for(ids: Identity) -> Sequence[Installed]:
     ]
 
 
-def plugin_for(ids: FunctionIds, address: str) -> Plugin:
+def plugin_for(ids: Identity, address: str) -> Plugin:
     """The first plugin that fits, or `NoDriver` with those that were tried."""
     for found in plugins_for(ids):
         if found.plugin:
@@ -96,7 +96,7 @@ def plugin_for(ids: FunctionIds, address: str) -> Plugin:
     raise NoDriver(f"{address}: no driver for {ids}; tried {_names(installed_plugins())}")
 
 
-def driver_for(ids: FunctionIds, address: str) -> type[Driver]:
+def driver_for(ids: Identity, address: str) -> type[Driver]:
     """The driver of `plugin_for`."""
     return plugin_for(ids, address).driver
 

@@ -2,17 +2,22 @@
 
 A backend opens one device when it is made and gives everything back in `close()`. It hands out
 parts and owns none of them: the `Device` closes windows, interrupt lines and mappings first.
+
+What only some backends and lines can do is a protocol of its own, from `HasRom` on: they fill it by
+having its methods, others need nothing, and the `Device` asks with `isinstance`.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, Flag
-from typing import NewType, Protocol
+from enum import Enum, Flag, IntEnum
+from typing import Any, NamedTuple, NewType, Protocol, runtime_checkable
 
 from uspace_drv import registers
+from uspace_drv.errors import UnsupportedError
+from uspace_drv.pci.ids import Identity
 
 Iova = NewType("Iova", int)
 """An address as the device sees it; never a virtual address of this process."""
@@ -24,6 +29,15 @@ class IrqKind(Enum):
     INTX = "intx"
     MSI = "msi"
     MSIX = "msix"
+
+
+class Notice(Enum):
+    """What the host says about the device, apart from the device's own interrupts."""
+
+    ERROR = "error"
+    """The bus reported an uncorrectable error (PCIe 6.0, section 6.2)."""
+    REQUEST = "request"
+    """The host wants the device back: it is being unbound or unplugged."""
 
 
 class Direction(Flag):
@@ -106,6 +120,93 @@ class DmaSpace(Protocol):
     def unmap(self, iova: Iova, size: int) -> None:
         """Take it away from the device, at once."""
 
+    def unmap_all(self) -> None:
+        """Take everything away that was mapped here, in as few calls as the way has."""
+
+    def map_file(
+        self, fd: int, offset: int, size: int, iova: Iova | None, direction: Direction
+    ) -> Iova:
+        """Show `size` bytes of a memfd or dma-buf from `offset` on, mapped here or not.
+
+        Raises `UnsupportedError` where the way in has none of that.
+        """
+
+    def start_dirty_tracking(self) -> None:
+        """From now on remember which pages the device writes, or `UnsupportedError`."""
+
+    def stop_dirty_tracking(self) -> None:
+        """Forget it."""
+
+    def dirty_pages(self, iova: Iova, size: int) -> bytes:
+        """Which pages were written: a bit for each of `page_size` from `iova` on, lowest first.
+
+        Asking clears them. Raises `UnsupportedError` where nobody remembers.
+        """
+
+
+class DmaKernel(IntEnum):
+    """Which of the kernel's interfaces maps memory, where one does (native/dma.h, dma_kernel)."""
+
+    NONE = 0
+    TYPE1 = 1
+    IOAS = 2
+
+
+class DmaCalls(NamedTuple):
+    """How mapping is one ioctl: on which descriptor, and in which address space of an iommufd."""
+
+    kernel: DmaKernel = DmaKernel.NONE
+    fd: int = -1
+    ioas: int = 0
+
+
+@runtime_checkable
+class HasDmaCalls(Protocol):
+    """A `DmaSpace` of the kernel's: `map` and `unmap` may be one ioctl in C, without Python.
+
+    Its Python methods say what is wrong where the ioctl fails: they are called then, and try again.
+    """
+
+    @property
+    def dma_calls(self) -> DmaCalls:
+        """What to call; the descriptor stays open as long as anything is mapped."""
+
+
+class BareDmaSpace:
+    """For a `DmaSpace` to derive from: refuses what only some ways have.
+
+    `name` is the device's address, for errors.
+    """
+
+    name: str
+
+    def map_file(
+        self, fd: int, offset: int, size: int, iova: Iova | None, direction: Direction
+    ) -> Iova:
+        """Refuse it."""
+        raise UnsupportedError(
+            f"{self.name}: memory cannot be mapped by its file this way; an iommufd can: "
+            "--via vfio-cdev, on Linux 6.13 or newer with CONFIG_IOMMUFD"
+        )
+
+    def start_dirty_tracking(self) -> None:
+        """Refuse it."""
+        raise self._untracked()
+
+    def stop_dirty_tracking(self) -> None:
+        """Refuse it."""
+        raise self._untracked()
+
+    def dirty_pages(self, iova: Iova, size: int) -> bytes:
+        """Refuse it."""
+        raise self._untracked()
+
+    def _untracked(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.name}: nobody tracks what the device writes this way; VFIO's type1 container "
+            "does (--via vfio-type1, on Linux 5.8 or newer)"
+        )
+
 
 class Backend(Protocol):
     """One open device."""
@@ -149,3 +250,64 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give everything back; may be called twice."""
+
+
+@runtime_checkable
+class HasRom(Protocol):
+    """A backend that shows the function's expansion ROM (PCIe 6.0, section 7.5.1.2.4)."""
+
+    def rom(self) -> Window:
+        """Open it, read-only; the caller closes it. `NoDevice` where the function has none."""
+
+
+@runtime_checkable
+class CombinesWrites(Protocol):
+    """A backend that maps a prefetchable BAR so that the processor may put stores together."""
+
+    def write_combined(self, number: int) -> Window:
+        """Open one of `bar_sizes` so; the caller closes it. `UnsupportedError` where it cannot."""
+
+
+@runtime_checkable
+class HasNotices(Protocol):
+    """A backend through which the host says more than the device's interrupts do."""
+
+    def watch(self, tell: Callable[[Notice], None]) -> Callable[[], None]:
+        """Call `tell` for each notice, in some other thread; the result ends that.
+
+        It may be ended from within `tell`, and twice, and is before the backend is closed.
+        """
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A backend with features of its own: `uspace_drv.backends.vfio.features.Features`."""
+
+    @property
+    def features(self) -> Any:
+        """What the kernel's VFIO_DEVICE_FEATURE offers."""
+
+
+@runtime_checkable
+class Triggers(Protocol):
+    """An interrupt line that software can fire, as if the device had."""
+
+    def trigger(self) -> None:
+        """Let it fire once."""
+
+
+@runtime_checkable
+class UnmasksByFd(Protocol):
+    """An interrupt line that an eventfd can arm again."""
+
+    def unmask_fd(self) -> int:
+        """An eventfd whose signal does what `unmask()` does; it is the line's, and goes with it."""
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """A backend of a device that is no PCI function, and says what it is in another way."""
+
+    @property
+    def identity(self) -> Identity:
+        """What a driver's `id_table` is held against, a `UioName`."""

@@ -34,6 +34,14 @@ class RegionFlag(IntFlag):
     CAPS = 8
 
 
+class RegionCapability(IntEnum):
+    """Capabilities behind vfio_region_info."""
+
+    SPARSE_MMAP = 1
+    TYPE = 2
+    MSIX_MAPPABLE = 3
+
+
 class IrqIndex(IntEnum):
     """Interrupt indexes of a PCI device."""
 
@@ -72,3 +80,32 @@ class DmaFlag(IntFlag):
 
     READ = 1
     WRITE = 2
+
+
+class FeatureFlag(IntFlag):
+    """What is to be done with the feature."""
+
+    GET = 1 << 16
+    SET = 1 << 17
+    PROBE = 1 << 18
+
+
+class MigrationFlag(IntFlag):
+    """vfio_device_feature_migration.flags."""
+
+    STOP_COPY = 1
+    P2P = 2
+    PRE_COPY = 4
+
+
+class MigrationState(IntEnum):
+    """vfio_device_mig_state."""
+
+    ERROR = 0
+    STOP = 1
+    RUNNING = 2
+    STOP_COPY = 3
+    RESUMING = 4
+    RUNNING_P2P = 5
+    PRE_COPY = 6
+    PRE_COPY_P2P = 7

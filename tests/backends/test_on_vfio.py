@@ -1,4 +1,4 @@
-"""What only a real kernel's VFIO can show. Runs in the guest, on QEMU's edu device."""
+"""What only a real kernel's VFIO can show. Runs in the guest, on QEMU's edu device, by each way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,15 @@ import pytest
 
 from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import BusyError, Direction, HostError, UnsupportedError, attach
-from uspace_drv.attachment import open_backend
 from uspace_drv.backends.vfio import VfioDevice
+from uspace_drv.backends.vfio.ways import nodes_of
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, VFIO, bind, restore
 from uspace_drv.pci.capabilities import capabilities
 from uspace_drv.pci.config import ConfigHeader
-from uspace_drv.pci.sysfs import PciBus, PciFunction
+from uspace_drv.pci.sysfs import IommuGroup, PciBus, PciFunction
 from uspace_drv.port import IrqKind, Window
-from uspace_drv.vfio_numbers import IrqAction, IrqIndex
+from uspace_drv.testing import Target
 
 pytestmark = pytest.mark.via("vfio")
 
@@ -37,9 +38,29 @@ def address(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def edu(address: str) -> Iterator[Edu]:
-    with attach(address, Edu) as driver:
+def target(request: pytest.FixtureRequest) -> Target:
+    """The device, by the way that the run is about."""
+    option = request.config.getoption
+    unsafe = option("--unsafe-dma-without-iommu")
+    return Target(None, option("--device"), option("--via"), None, unsafe)
+
+
+@pytest.fixture
+def edu(target: Target) -> Iterator[Edu]:
+    with target.attach(Edu) as driver:
         yield driver
+
+
+@pytest.fixture
+def iommu(address: str) -> IommuGroup:
+    """The device's group, for tests of what an IOMMU does."""
+    group = PciBus().function(address).group
+    if group is None or group.is_noiommu:
+        pytest.skip("the machine has no IOMMU")
+    return group
+
+
+with_iommu = pytest.mark.usefixtures("iommu")
 
 
 def find_function(vendor: int, device: int) -> PciFunction:
@@ -47,22 +68,23 @@ def find_function(vendor: int, device: int) -> PciFunction:
     return next(f for f in functions if (f.ids.vendor, f.ids.device) == (vendor, device))
 
 
-def test_matches_the_installed_driver(address: str) -> None:
-    with attach(address) as driver:
+def test_matches_the_installed_driver(target: Target) -> None:
+    with attach(target.open()) as driver:
         assert isinstance(driver, Edu)
-        assert driver.device.via == "vfio"
+        assert target.via in {"vfio", driver.device.via}
         assert driver.device.irq_kind is IrqKind.MSI
 
 
-def test_bus_master_is_on_only_while_attached(address: str) -> None:
-    with attach(address, Edu) as driver:
+def test_bus_master_is_on_only_while_attached(target: Target) -> None:
+    with target.attach(Edu) as driver:
         assert ConfigHeader(driver.device.config).command.read().bus_master_enable
-    backend = open_backend(address)
+    backend = target.open()
     assert backend.config is not None
     assert not ConfigHeader(backend.config).command.read().bus_master_enable
     backend.close()
 
 
+@with_iommu
 def test_iovas_lie_in_the_reach_of_the_device(edu: Edu) -> None:
     buffers = [edu.device.dma.alloc(np.uint8, 3 * 4096) for _ in range(8)]
     ends = [buffer.iova + 3 * 4096 for buffer in buffers]
@@ -70,6 +92,7 @@ def test_iovas_lie_in_the_reach_of_the_device(edu: Edu) -> None:
     assert all(end <= buffer.iova for end, buffer in zip(ends, buffers[1:], strict=False))
 
 
+@with_iommu
 def test_the_iommu_stops_the_device_after_close(edu: Edu) -> None:
     """The device writes to where memory was: the array, ordinary memory by now, keeps its zeros."""
     edu.store(b"\xaa" * 64)
@@ -84,6 +107,7 @@ def test_the_iommu_stops_the_device_after_close(edu: Edu) -> None:
     assert not array.any()
 
 
+@with_iommu
 def test_read_only_memory_is_not_written(edu: Edu) -> None:
     edu.store(b"\xbb" * 64)
     with edu.device.dma.alloc(np.uint8, 64, Direction.TO_DEVICE) as buffer:
@@ -95,6 +119,7 @@ def test_read_only_memory_is_not_written(edu: Edu) -> None:
         assert not buffer.array.any()
 
 
+@with_iommu
 def test_the_same_array_is_mapped_again(edu: Edu) -> None:
     buffer = edu.device.dma.alloc(np.uint32, 16)
     buffer.array[:] = 7
@@ -103,25 +128,26 @@ def test_the_same_array_is_mapped_again(edu: Edu) -> None:
         assert again.array.sum() == 7 * 16
 
 
-def test_a_second_attach_is_refused(address: str) -> None:
-    with attach(address, Edu), pytest.raises(BusyError, match=rf"{address}: process \d+ .* has it"):
-        attach(address, Edu)
+def test_a_second_attach_is_refused(address: str, target: Target) -> None:
+    with target.attach(Edu), pytest.raises(BusyError, match=rf"{address}: process \d+ .* has it"):
+        target.attach(Edu)
 
 
-def test_binding_is_refused_while_attached(address: str) -> None:
-    with attach(address, Edu), pytest.raises(BusyError, match="has it"):
+def test_binding_is_refused_while_attached(address: str, target: Target) -> None:
+    with target.attach(Edu), pytest.raises(BusyError, match="has it"):
         restore(PciAddress.parse(address))
 
 
-def test_unbound_function_says_how_to_bind(address: str) -> None:
+def test_unbound_function_says_how_to_bind(address: str, target: Target) -> None:
     restore(PciAddress.parse(address))
     try:
         with pytest.raises(HostError, match=rf"not to vfio-pci; run: uspace bind {address}"):
-            attach(address, Edu)
+            target.attach(Edu)
     finally:
         bind(PciAddress.parse(address), VFIO)
 
 
+@with_iommu
 def test_uio_refuses_dma_while_the_iommu_translates(address: str) -> None:
     where = PciAddress.parse(address)
     bind(where, UIO)
@@ -135,6 +161,7 @@ def test_uio_refuses_dma_while_the_iommu_translates(address: str) -> None:
         bind(where, VFIO)
 
 
+@with_iommu
 def test_group_that_is_not_viable_names_the_sibling() -> None:
     """Two functions behind one conventional bridge share a group; the kernel keeps one."""
     sibling = find_function(0x8086, 0x100E)
@@ -150,6 +177,7 @@ def test_group_that_is_not_viable_names_the_sibling() -> None:
         restore(member)
 
 
+@with_iommu
 def test_restore_brings_the_kernel_driver_back() -> None:
     sibling = find_function(0x8086, 0x100E)
     bind(sibling.address, VFIO)
@@ -187,45 +215,58 @@ def as_nobody(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str
 
 
 @pytest.fixture
-def node(address: str) -> Iterator[Path]:
-    """The group's node, owned by nobody for the test."""
-    group = PciBus().function(address).group
-    assert group is not None
-    path = Path(group.node)
-    owner = path.stat()
-    os.chown(path, NOBODY, NOBODY)
-    yield path
-    os.chown(path, owner.st_uid, owner.st_gid)
+def nodes(address: str, target: Target) -> Iterator[None]:
+    """The nodes that the way takes, owned by nobody for the test."""
+    with closing(target.open()) as backend:
+        way = backend.via
+    paths = [Path(path) for path in nodes_of(PciBus().function(address))[way]]
+    owners = [path.stat() for path in paths]
+    for path in paths:
+        os.chown(path, NOBODY, NOBODY)
+    yield
+    for path, owner in zip(paths, owners, strict=True):
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
+@with_iommu
 def test_no_permission_on_the_node(
-    address: str, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
+    address: str, target: Target, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
 ) -> None:
-    ran = as_nobody(f"attach('{address}')")
+    ran = as_nobody(f"attach('{address}', via='{target.via}')")
     assert "Permission denied; run: sudo chown 65534 /dev/vfio/" in ran.stderr
 
 
+@with_iommu
 def test_ordinary_user_needs_only_the_node(
-    address: str, node: Path, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
+    address: str,
+    target: Target,
+    nodes: None,
+    as_nobody: Callable[[str], subprocess.CompletedProcess[str]],
 ) -> None:
     ran = as_nobody(f"""
-        with attach('{address}') as edu:
+        with attach('{address}', via='{target.via}') as edu:
             edu.self_test()
             print(edu.factorial(6))
     """)
     assert (ran.stdout, ran.stderr) == ("720\n", "")
 
 
+@with_iommu
 def test_too_little_lockable_memory(
-    address: str, node: Path, as_nobody: Callable[[str], subprocess.CompletedProcess[str]]
+    address: str,
+    target: Target,
+    nodes: None,
+    as_nobody: Callable[[str], subprocess.CompletedProcess[str]],
 ) -> None:
     ran = as_nobody(f"""
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 16, 1 << 16))
-        with attach('{address}') as edu:
+        with attach('{address}', via='{target.via}') as edu:
             edu.device.dma.alloc('u1', 1 << 16).close()
             edu.device.dma.alloc('u1', 1 << 20)
     """)
-    assert "may lock 0x10000 (RLIMIT_MEMLOCK); run: sudo prlimit --pid" in ran.stderr
+    assert "may lock 0x10000 " in ran.stderr
+    assert "(RLIMIT_MEMLOCK)" in ran.stderr
+    assert "sudo prlimit --pid" in ran.stderr
 
 
 KILLED = """
@@ -236,7 +277,7 @@ KILLED = """
         def remove(self):
             print('left', flush=True)
             super().remove()
-    attachment = attach({address!r}, Telling)
+    attachment = attach({address!r}, Telling, via={via!r}, unsafe_dma_without_iommu={unsafe!r})
     buffer = attachment.driver.device.dma.alloc('u1', 1 << 16)
     print('ready', flush=True)
     time.sleep(60)
@@ -248,32 +289,34 @@ KILLED = """
     [(signal.SIGKILL, b""), (signal.SIGTERM, b"left\n"), (signal.SIGINT, b"left\n")],
 )
 def test_a_killed_process_leaves_the_device_free(
-    address: str, end: signal.Signals, last_words: bytes
+    target: Target, end: signal.Signals, last_words: bytes
 ) -> None:
-    code = textwrap.dedent(KILLED).format(address=address)
+    code = textwrap.dedent(KILLED).format(
+        address=target.address, via=target.via, unsafe=target.unsafe_dma_without_iommu
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(end)
         assert process.stdout.read() == last_words
         process.wait(30)
-    with attach(address, Edu) as edu:
+    with target.attach(Edu) as edu:
         assert edu.factorial(4) == 24
 
 
-def test_interrupts_are_those_of_the_model(address: str) -> None:
-    backend = open_backend(address)
+def test_interrupts_are_those_of_the_model(target: Target) -> None:
+    backend = target.open()
     assert dict(backend.irq_counts) == dict(EduModel.irqs)
     assert backend.bar_sizes == {0: EduModel.bars[0].size}
     backend.close()
 
 
 @pytest.fixture
-def rng() -> Iterator[VfioDevice]:
+def rng(target: Target) -> Iterator[VfioDevice]:
     """QEMU's virtio-rng: two MSI-X vectors and a function-level reset, which edu does not have."""
     function = find_function(0x1AF4, 0x1044)
     bind(function.address, VFIO)
-    backend = open_backend(str(function.address))
+    backend = replace(target, address=str(function.address)).open()
     assert isinstance(backend, VfioDevice)
     yield backend
     backend.close()
@@ -282,8 +325,7 @@ def rng() -> Iterator[VfioDevice]:
 
 def fire(backend: VfioDevice, index: int) -> None:
     """Let the kernel signal a vector, as if the device had."""
-    flags = IrqAction.DATA_NONE | IrqAction.TRIGGER
-    backend._irqs._set(IrqIndex.MSIX, flags, index, 1)
+    backend.trigger(IrqKind.MSIX, [index])
 
 
 def test_each_vector_signals_its_own_line(rng: VfioDevice) -> None:

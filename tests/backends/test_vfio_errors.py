@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.backends.fake_vfio import FakeVfio, iommu_info
+from tests.backends.fake_vfio import FakeVfio, iommu_info, open_vfio
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
-from uspace_drv.backends.vfio import VfioDevice, uapi
-from uspace_drv.backends.vfio.uapi import Request
+from uspace_drv.backends.vfio import VfioDevice, container, nodes, uapi
+from uspace_drv.backends.vfio.uapi import Request, Type1Request
 from uspace_drv.device import Device
 from uspace_drv.errors import (
     BusyError,
@@ -43,12 +43,13 @@ def machine(tmp_path: Path) -> FakeMachine:
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeVfio:
+    monkeypatch.setattr(nodes, "SETTLE_TIMEOUT", 0.0)
     return FakeVfio(monkeypatch)
 
 
 @pytest.fixture
 def backend(machine: FakeMachine, kernel: FakeVfio) -> Iterator[VfioDevice]:
-    backend = VfioDevice(EDU, machine.bus)
+    backend = open_vfio(EDU, machine.bus)
     yield backend
     backend.close()
 
@@ -62,7 +63,7 @@ def device(backend: VfioDevice) -> Iterator[Device]:
 
 def refused(machine: FakeMachine, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=WHERE + text):
-        VfioDevice(EDU, machine.bus)
+        open_vfio(EDU, machine.bus)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,11 @@ def test_function_without_a_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "error", "text"),
     [
-        (errno.ENOENT, HostError, "cannot open /dev/vfio/14: No such file or directory$"),
+        (
+            errno.ENOENT,
+            HostError,
+            "cannot open /dev/vfio/14: No such file or directory; a container must be given",
+        ),
         (
             errno.EACCES,
             HostError,
@@ -108,7 +113,7 @@ def test_node_of_the_container(
 ) -> None:
     kernel.missing["/dev/vfio/vfio"] = number
     with pytest.raises(HostError, match=WHERE + f"cannot open .*; run: {cure}$") as caught:
-        VfioDevice(EDU, machine.bus)
+        open_vfio(EDU, machine.bus)
     assert (caught.value.errno, caught.value.filename) == (number, "/dev/vfio/vfio")
 
 
@@ -135,7 +140,7 @@ def test_another_process_has_it(machine: FakeMachine, backend: VfioDevice) -> No
 def test_kernel_of_another_age(machine: FakeMachine, kernel: FakeVfio) -> None:
     kernel.version = 1
     with pytest.raises(UnsupportedError, match="/dev/vfio/vfio: VFIO version 1; expected 0"):
-        VfioDevice(EDU, machine.bus)
+        open_vfio(EDU, machine.bus)
 
 
 def test_kernel_without_type1(machine: FakeMachine, kernel: FakeVfio) -> None:
@@ -144,24 +149,24 @@ def test_kernel_without_type1(machine: FakeMachine, kernel: FakeVfio) -> None:
 
 
 def test_no_interrupt_remapping(machine: FakeMachine, kernel: FakeVfio) -> None:
-    kernel.fails[Request.SET_IOMMU] = errno.EPERM
+    kernel.fails[Request.SET_IOMMU.name] = errno.EPERM
     refused(machine, HostError, "the IOMMU cannot remap interrupts.*allow_unsafe_interrupts=1")
 
 
-@pytest.mark.parametrize("request_", list(Request))
+@pytest.mark.parametrize("request_", [*Request, *Type1Request])
 def test_whatever_fails_leaves_nothing_open(
-    machine: FakeMachine, kernel: FakeVfio, request_: Request
+    machine: FakeMachine, kernel: FakeVfio, request_: Request | Type1Request
 ) -> None:
-    kernel.fails[request_] = errno.EINVAL
+    kernel.fails[request_.name] = errno.EINVAL
     try:
-        VfioDevice(EDU, machine.bus).close()
+        open_vfio(EDU, machine.bus).close()
     except HostError as error:
         assert f"VFIO_{request_.name}: Invalid argument" in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.EIO])
 def test_device_that_the_kernel_lost(device: Device, kernel: FakeVfio, number: int) -> None:
-    kernel.fails[Request.DEVICE_RESET] = number
+    kernel.fails[Request.DEVICE_RESET.name] = number
     with pytest.raises(DeviceGone, match=WHERE + "VFIO_DEVICE_RESET: "):
         device.reset()
 
@@ -170,8 +175,9 @@ def test_too_little_lockable_memory(
     device: Device, kernel: FakeVfio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device.dma.alloc(np.uint8, 0x2000)
-    kernel.fails[Request.IOMMU_MAP_DMA] = errno.ENOMEM
+    kernel.fails[Type1Request.IOMMU_MAP_DMA.name] = errno.ENOMEM
     monkeypatch.setattr(resource, "getrlimit", lambda _: (0x3000, 0x3000))
+    monkeypatch.setattr(container, "locked_memory", lambda: 0x2000)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root is not held to it
     expected = (
         r"cannot map 0x4000 bytes for DMA: that makes 0x6000 bytes, and this process may lock "
@@ -194,24 +200,25 @@ def test_mapping_that_the_kernel_refuses(
     device: Device, kernel: FakeVfio, monkeypatch: pytest.MonkeyPatch, number: int, text: str
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    kernel.fails[Request.IOMMU_MAP_DMA] = number
+    kernel.fails[Type1Request.IOMMU_MAP_DMA.name] = number
     with pytest.raises(HostError, match=f"cannot map 0x1000 bytes for DMA: {text}"):
         device.dma.alloc(np.uint8)
 
 
 def test_limits_of_the_iommu_are_read(machine: FakeMachine, kernel: FakeVfio) -> None:
     kernel.iommu_info = iommu_info([(0, 0x1FFF), (0x8000, 0x9FFF)], avail=2)
-    backend = VfioDevice(EDU, machine.bus)
+    backend = open_vfio(EDU, machine.bus)
     dma = Device(backend).dma
     assert [dma.alloc(np.uint8).iova, dma.alloc(np.uint8).iova] == [0x1000, 0x8000]
     with pytest.raises(HostError, match="the kernel allows 2"):
         dma.alloc(np.uint8)
+    dma.close()
     backend.close()
 
 
 def test_old_kernel_says_nothing_of_ranges(machine: FakeMachine, kernel: FakeVfio) -> None:
     kernel.iommu_info = bytes(24)
-    backend = VfioDevice(EDU, machine.bus)
+    backend = open_vfio(EDU, machine.bus)
     ranges = backend.dma.ranges
     assert ranges is not None
     assert [(each.start, each.end) for each in ranges] == [(0, 0xFEDF_FFFF)]
@@ -258,7 +265,7 @@ def test_interrupts_are_switched_on_and_off_one_by_one(device: Device, kernel: F
 
 def test_fixed_set_of_vectors_is_made_anew(machine: FakeMachine, kernel: FakeVfio) -> None:
     kernel.irq_flags |= IrqFlag.NORESIZE
-    backend = VfioDevice(EDU, machine.bus)
+    backend = open_vfio(EDU, machine.bus)
     device = Device(backend)
     device.irq(1)
     device.irq(0)
@@ -279,7 +286,7 @@ def test_fewer_vectors_than_asked_for_is_an_error(device: Device, kernel: FakeVf
 
 def test_vectors_survive_one_that_cannot_be_added(machine: FakeMachine, kernel: FakeVfio) -> None:
     kernel.irq_flags |= IrqFlag.NORESIZE
-    backend = VfioDevice(EDU, machine.bus)
+    backend = open_vfio(EDU, machine.bus)
     device = Device(backend)
     device.irq(0)
     kernel.vectors_to_be_had = 1
@@ -291,7 +298,7 @@ def test_vectors_survive_one_that_cannot_be_added(machine: FakeMachine, kernel: 
 
 
 def test_interrupt_that_cannot_be_switched_on(device: Device, kernel: FakeVfio) -> None:
-    kernel.fails[Request.DEVICE_SET_IRQS] = errno.ENOSPC
+    kernel.fails[Request.DEVICE_SET_IRQS.name] = errno.ENOSPC
     with pytest.raises(HostError, match="VFIO_DEVICE_SET_IRQS: No space left"):
         device.irq(0)
     kernel.fails.clear()
@@ -327,7 +334,7 @@ def test_parts_of_the_device(device: Device, backend: VfioDevice, kernel: FakeVf
 
 def test_device_without_a_reset(machine: FakeMachine, kernel: FakeVfio) -> None:
     kernel.device_flags = DeviceFlag.PCI
-    backend = VfioDevice(EDU, machine.bus)
+    backend = open_vfio(EDU, machine.bus)
     assert not backend.can_reset
     backend.close()
     backend.close()

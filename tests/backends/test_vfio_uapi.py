@@ -41,6 +41,7 @@ ALIASES = {("vfio_iommu_type1_info_cap_iova_range", "count"): "nr_iovas"}
 
 NUMBERS = {
     **{f"VFIO_{request.name}": int(request) for request in uapi.Request},
+    **{f"VFIO_{request.name}": int(request) for request in uapi.Type1Request},
     "VFIO_API_VERSION": uapi.API_VERSION,
     "VFIO_TYPE1v2_IOMMU": uapi.Extension.TYPE1V2,
     **{f"VFIO_GROUP_FLAGS_{flag.name}": flag for flag in uapi.GroupFlag},
@@ -87,7 +88,7 @@ def of_the_kernel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """What the compiler makes of the header, by expression."""
     folder = tmp_path_factory.mktemp("uapi")
     wanted = [*NUMBERS, *places(), *sizes()]
-    lines = "\n".join(f'    printf("%llu\\n", (unsigned long long)({each}));' for each in wanted)
+    lines = "\n".join(map(_print, wanted))
     source, program = folder / "print.c", folder / "print"
     source.write_text(
         "#include <stddef.h>\n#include <stdio.h>\n#include <sys/ioctl.h>\n"
@@ -95,13 +96,32 @@ def of_the_kernel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     )
     subprocess.run(["cc", "-O0", "-o", str(program), str(source)], check=True, timeout=100)
     ran = subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=20)
-    return dict(zip(wanted, map(int, ran.stdout.split()), strict=True))
+    answers = zip(wanted, ran.stdout.split(), strict=True)
+    return {each: int(answer) for each, answer in answers if answer != "absent"}
+
+
+def _print(expression: str) -> str:
+    """C that prints it, or that the header is too old to have it."""
+    line = f'printf("%llu\\n", (unsigned long long)({expression}));'
+    if not expression.isidentifier():
+        return line
+    return f'#ifdef {expression}\n{line}\n#else\nputs("absent");\n#endif'
 
 
 @pytest.mark.skipif(not HEADER.exists(), reason=f"no {HEADER}: install linux-libc-dev")
 @pytest.mark.parametrize("ours", [NUMBERS, places(), sizes()], ids=["numbers", "places", "sizes"])
 def test_is_what_the_kernel_says(ours: dict[str, int], of_the_kernel: dict[str, int]) -> None:
-    assert {each: of_the_kernel[each] for each in ours} == {k: int(v) for k, v in ours.items()}
+    assert of_the_kernel.items() & ours.items()
+    assert {each: of_the_kernel.get(each, ours[each]) for each in ours} == ours
+
+
+@pytest.mark.parametrize(
+    ("ours", "size"),
+    [(uapi.BindIommufd, 24), (uapi.AttachIommufd, 16), (uapi.DetachIommufd, 12)],
+)
+def test_sizes_of_what_is_newer(ours: type[ctypes.Structure], size: int) -> None:
+    """As Linux 6.18 has them; see `argsz` for kernels that know less."""
+    assert ctypes.sizeof(ours) == size
 
 
 def test_device_info_holds_what_any_kernel_fills_in() -> None:

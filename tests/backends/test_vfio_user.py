@@ -13,7 +13,6 @@ import pytest
 
 from tests.backends.vfio_user_device import PAGE, memory_file, sharing_device
 from tests.vfiouser.scripted_server import READ_WRITE, Reply, ScriptedServer
-from uspace_drv.attachment import open_backend
 from uspace_drv.backends.vfio_user import VfioUserDevice
 from uspace_drv.device import Device
 from uspace_drv.errors import (
@@ -26,6 +25,7 @@ from uspace_drv.errors import (
     UnsupportedError,
 )
 from uspace_drv.irq import Irq
+from uspace_drv.opening import open_backend
 from uspace_drv.port import IrqKind
 from uspace_drv.registers import RegisterBlock, rw
 from uspace_drv.vfio_numbers import IrqAction, IrqFlag, Region, RegionFlag

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.vfiouser.scripted_server import READ_WRITE, Device, small_device
+from uspace_drv.regions import Area
 from uspace_drv.vfio_numbers import RegionFlag
-from uspace_drv.vfiouser.regions import Area, RegionInfo
+from uspace_drv.vfiouser.regions import RegionInfo
 
 PAGE = 4096
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from uspace_drivers.edu import EduModel
-from uspace_drv import attachment, plugins
+from uspace_drv import opening, plugins
 from uspace_drv.cli import info, listing, main, session
 from uspace_drv.pci.sysfs import PciBus
 
@@ -95,6 +95,6 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Let commands see that machine instead of this one."""
     made = Machine(tmp_path / "machine")
-    for module in (attachment, info, listing, session):
+    for module in (opening, info, listing, session):
         monkeypatch.setattr(module, "PciBus", partial(PciBus, made.root))
     return made

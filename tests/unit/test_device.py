@@ -12,6 +12,7 @@ from uspace_drv import Driver, IrqKind, attach
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.device import Device
 from uspace_drv.errors import (
+    BusyError,
     ClosedError,
     DeviceGone,
     HostError,
@@ -21,6 +22,7 @@ from uspace_drv.errors import (
 )
 from uspace_drv.models import Bar, DeviceModel, PciIdentity
 from uspace_drv.pci.config import ConfigHeader
+from uspace_drv.port import Window
 from uspace_drv.testing import FaultyBackend
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -138,3 +140,48 @@ def test_close_ends_everything_that_it_handed_out(device: Device) -> None:
     ):
         with pytest.raises(ClosedError):
             use()
+
+
+class Combining(FaultyBackend):
+    """Has what only some ways have."""
+
+    def rom(self) -> Window:
+        return self._backend.bar(0)
+
+    def write_combined(self, number: int) -> Window:
+        return self._backend.bar(number)
+
+    @property
+    def features(self) -> str:
+        return "features"
+
+
+def test_what_only_some_ways_have(backend: VirtualDevice) -> None:
+    device = Device(Combining(backend))
+    assert device.features == "features"
+    assert device.rom() is device.rom()
+    assert device.bar(0, combining=True) is device.bar(0, combining=True)
+    with pytest.raises(BusyError, match="bell bar 0: is open with write-combining"):
+        device.bar(0)
+    device.close()
+    with pytest.raises(ClosedError):
+        device.features  # noqa: B018
+
+
+def test_what_this_way_does_not_have(device: Device) -> None:
+    with pytest.raises(UnsupportedError, match="bell: no ROM through virtual; VFIO shows it"):
+        device.rom()
+    with pytest.raises(UnsupportedError, match="bell bar 0: no write-combining through virtual"):
+        device.bar(0, combining=True)
+    with pytest.raises(UnsupportedError, match="bell: no features of the kernel through virtual"):
+        device.features  # noqa: B018
+    device.bar(0)
+    with pytest.raises(BusyError, match="bell bar 0: is open without write-combining"):
+        device.bar(0, combining=True)
+
+
+def test_interrupt_that_software_fires(device: Device) -> None:
+    device.irq(1).trigger()
+    assert device.irq(1).poll() == 1
+    with pytest.raises(UnsupportedError, match="bell msi 1: no eventfd can unmask it this way"):
+        device.irq(1).unmask_fd()

@@ -20,6 +20,7 @@ from uspace_drv.errors import (
     DeviceGone,
     DeviceTimeout,
     RegisterValueError,
+    UnsupportedError,
 )
 from uspace_drv.irq import Irq
 from uspace_drv.port import IrqKind
@@ -270,3 +271,20 @@ def test_a_failing_line_leaves_no_descriptor(line: Line) -> None:
     line.close = broken  # type: ignore[method-assign]
     with pytest.raises(OSError, match="the kernel says no"):
         irq.close()
+
+
+def test_line_that_software_cannot_fire(irq: Irq) -> None:
+    with pytest.raises(UnsupportedError, match="bell msi 0: software cannot fire it this way"):
+        irq.trigger()
+
+
+def test_rousing_without_a_reason_changes_nothing(line: Line, irq: Irq) -> None:
+    waiter = Waiter(irq, line)
+    irq.rouse()
+    line.fire()
+    assert waiter.outcome() == 1
+    irq.rouse()
+    with pytest.raises(DeviceTimeout):
+        irq.wait(0.01)
+    irq.close()
+    irq.rouse()

@@ -23,7 +23,7 @@ from uspace_drv.device import Device
 from uspace_drv.errors import DeviceError, DeviceGone
 from uspace_drv.models import Area, Bar, DeviceModel, PciIdentity, on_write
 from uspace_drv.registers import RegisterBlock, rw
-from uspace_drv.vfiouser.numbers import MigrationState
+from uspace_drv.vfio_numbers import MigrationState
 from uspace_drv.vfiouser.server import Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -106,6 +106,10 @@ def test_every_vector(path: Path) -> None:
             registers.vector.write(index)
             assert irq.wait(WAIT) == 1
             assert [other.poll() for other in irqs] == [0] * 4
+            irq.trigger()
+            assert [other.wait(WAIT) if other is irq else other.poll() for other in irqs] == [
+                int(other is irq) for other in irqs
+            ]
 
 
 @pytest.mark.parametrize("direction", [Direction.TO_DEVICE, Direction.FROM_DEVICE])

@@ -11,16 +11,11 @@ import pytest
 from tests.vfiouser.scripted_server import Reply, ScriptedServer
 from uspace_drv.errors import PeerError, RegisterValueError, UnsupportedError
 from uspace_drv.native import Message
+from uspace_drv.vfio_numbers import FeatureFlag, MigrationFlag, MigrationState
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
 from uspace_drv.vfiouser.migration import Migration
-from uspace_drv.vfiouser.numbers import (
-    Command,
-    Feature,
-    FeatureFlag,
-    MigrationFlag,
-    MigrationState,
-)
+from uspace_drv.vfiouser.numbers import Command, Feature
 from uspace_drv.vfiouser.version import Capabilities
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

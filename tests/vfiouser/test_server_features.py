@@ -14,7 +14,8 @@ import pytest
 from tests.vfiouser.raw_client import PAGE, Copier, RawClient
 from uspace_drivers.edu import EduModel
 from uspace_drv.native import Message
-from uspace_drv.vfiouser.numbers import Command, Feature, FeatureFlag, MigrationState
+from uspace_drv.vfio_numbers import FeatureFlag, MigrationState
+from uspace_drv.vfiouser.numbers import Command, Feature
 from uspace_drv.vfiouser.server import Server
 from uspace_drv.vfiouser.wire import (
     DeviceState,

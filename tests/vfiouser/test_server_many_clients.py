@@ -17,8 +17,8 @@ from uspace_drivers.edu import Edu, EduModel
 from uspace_drv import attach
 from uspace_drv.testing.belongings import belongings
 from uspace_drv.testing.served import ServedModel
-from uspace_drv.vfio_numbers import IrqAction
-from uspace_drv.vfiouser.numbers import Command, Feature, FeatureFlag, MigrationState
+from uspace_drv.vfio_numbers import FeatureFlag, IrqAction, MigrationState
+from uspace_drv.vfiouser.numbers import Command, Feature
 from uspace_drv.vfiouser.server import Server
 from uspace_drv.vfiouser.wire import DeviceState, FeatureHead, pack
 

@@ -11,12 +11,12 @@ import pytest
 
 from tests.vfiouser.raw_client import ERROR, PAGE, Copier, RawClient
 from uspace_drv.eventfd import EventFd
+from uspace_drv.regions import Area
 from uspace_drv.vfio_numbers import IrqAction, RegionFlag
 from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.regions import (
     IO_FDS_SIZE,
     REGION_INFO_SIZE,
-    Area,
     pack_io_fds_request,
     pack_region_request,
     unpack_io_fds,

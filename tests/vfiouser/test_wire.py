@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tests.vfiouser.parsers import PARSERS, Parser
 from uspace_drv.errors import PeerError
+from uspace_drv.regions import Area
 from uspace_drv.vfio_numbers import IrqAction, RegionFlag
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.numbers import Command
 from uspace_drv.vfiouser.regions import (
-    Area,
     IoFd,
     RegionInfo,
     pack_io_fds,

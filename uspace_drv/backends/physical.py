@@ -1,7 +1,8 @@
 """DMA by physical address, for a device without an IOMMU: huge pages, whose addresses stay.
 
 Linux Documentation/admin-guide/mm/pagemap.rst and hugetlbpage.rst. Nothing here protects the
-machine; a backend uses it only behind the opt-in with the ugly name.
+machine; a backend uses it only behind the opt-in with the ugly name, and says why with
+`without_iommu` where that was not given.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from uspace_drv.errors import HostError, UnsupportedError
-from uspace_drv.port import Direction, Iova, IovaRange
+from uspace_drv.port import BareDmaSpace, Direction, Iova, IovaRange
 
 HUGE_PAGE = 2 << 20
 PAGEMAP = "/proc/self/pagemap"
@@ -23,32 +24,44 @@ MAP_HUGETLB = 0x40000
 MAP_HUGE_2MB = 21 << 26
 
 
-class PhysicalMemory:
-    """Fills the port's `DmaSpace`: a mapping is where its huge page is, and cannot be chosen."""
+def without_iommu(name: str, way: str) -> UnsupportedError:
+    """Why there is no DMA without the opt-in; `name` is the device's address, `way` how it came."""
+    return UnsupportedError(
+        f"{name}: DMA through {way} has no IOMMU to stop a wrong address from overwriting any "
+        "memory of this machine; use VFIO with an IOMMU, or accept that with "
+        "unsafe_dma_without_iommu=True (--unsafe-dma-without-iommu)"
+    )
+
+
+class PhysicalMemory(BareDmaSpace):
+    """Fills the port's `DmaSpace`: a mapping is where its huge page is, and cannot be chosen.
+
+    `name` is the device's address, for errors.
+    """
 
     page_size = mmap.PAGESIZE
     ranges: Sequence[IovaRange] | None = None
     entry_limit: int | None = None
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._pages: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 
     def memory(self, size: int, reach: int) -> mmap.mmap:
         """One huge page whose physical address the device reaches."""
         if size > HUGE_PAGE:
             raise UnsupportedError(
-                f"{self._name}: {size:#x} bytes without an IOMMU need adjacent huge pages, which "
-                f"nobody promises; allocate at most {HUGE_PAGE:#x} bytes at once, or use VFIO"
+                f"{self.name}: {size:#x} bytes without an IOMMU need adjacent huge pages, which "
+                f"nobody promises; allocate at most {HUGE_PAGE:#x} bytes at once, or use VFIO with "
+                "an IOMMU"
             )
-        passed_over: list[
-            mmap.mmap
-        ] = []  # held until one fits, so that the kernel hands out another one
+        # Held until one fits, so that the kernel hands out another one each time.
+        passed_over: list[mmap.mmap] = []
         try:
             while True:
                 page = self._huge_page(len(passed_over), reach)
                 address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-                if self._physical(address) + size - 1 <= reach:
+                if self._physical(address, size) + size - 1 <= reach:
                     self._pages[address] = page
                     return page
                 passed_over.append(page)
@@ -60,13 +73,16 @@ class PhysicalMemory:
         """Where the memory is for the device: its physical address."""
         if not any(page <= address and address + size <= page + HUGE_PAGE for page in self._pages):
             raise UnsupportedError(
-                f"{self._name}: without an IOMMU only memory from dma.alloc() can be mapped: the "
+                f"{self.name}: without an IOMMU only memory from dma.alloc() can be mapped: the "
                 "kernel may move any other at any time"
             )
-        return Iova(self._physical(address))
+        return Iova(self._physical(address, size))
 
     def unmap(self, iova: Iova, size: int) -> None:
         """Nothing can take it away: without an IOMMU the device reaches all memory anyway."""
+
+    def unmap_all(self) -> None:
+        """Nothing can."""
 
     def _huge_page(self, passed_over: int, reach: int) -> mmap.mmap:
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB
@@ -75,21 +91,21 @@ class PhysicalMemory:
         except OSError as error:
             if passed_over:
                 raise HostError(
-                    f"{self._name}: {passed_over} huge pages are free, and all lie past the "
+                    f"{self.name}: {passed_over} huge pages are free, and all lie past the "
                     f"device's reach of {reach:#x}; reserve more of them early, with hugepages=N "
                     "on the kernel's command line",
                     cause=error,
                 ) from error
             raise HostError(
-                f"{self._name}: no huge page of {HUGE_PAGE >> 20} MiB is free; run: "
+                f"{self.name}: no huge page of {HUGE_PAGE >> 20} MiB is free; run: "
                 "echo 8 | sudo tee /proc/sys/vm/nr_hugepages (and 0 when you are done)",
                 cause=error,
             ) from error
         page[0] = 0
         return page
 
-    def _physical(self, address: int) -> int:
-        """The physical address of a virtual one of this process."""
+    def _physical(self, address: int, size: int) -> int:
+        """The physical address of a virtual one of this process; a huge page has no gaps."""
         with open(PAGEMAP, "rb", buffering=0) as pagemap:  # noqa: PTH123 - unbuffered, by offset
             entry = int.from_bytes(
                 os.pread(pagemap.fileno(), 8, address // self.page_size * 8), "little"
@@ -97,7 +113,7 @@ class PhysicalMemory:
         frame = entry & FRAME_BITS
         if not entry & PRESENT or frame == 0:
             raise HostError(
-                f"{self._name}: the kernel does not show physical addresses ({PAGEMAP}); "
+                f"{self.name}: the kernel does not show physical addresses ({PAGEMAP}); "
                 "that takes CAP_SYS_ADMIN: run it as root"
             )
         return frame * self.page_size + address % self.page_size

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from uspace_drv.models import DeviceModel
 from uspace_drv.models.interrupts import ModelIrqLine
 from uspace_drv.native import Window
-from uspace_drv.port import DmaSpace, IrqKind
+from uspace_drv.port import DmaSpace, IrqKind, Notice
 
 
 class VirtualDevice:
@@ -54,6 +54,10 @@ class VirtualDevice:
     def dma(self) -> DmaSpace:
         """The model's IOMMU."""
         return self._model.memory
+
+    def watch(self, tell: Callable[[Notice], None]) -> Callable[[], None]:
+        """Hear what a test lets the host say: `fail_bus()`, `request_back()` of the model."""
+        return self._model.watch(tell)
 
     def reset(self) -> None:
         """Reset the model."""

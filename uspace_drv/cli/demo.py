@@ -11,13 +11,13 @@ from typing import Any, Protocol, cast
 
 import click
 
-from uspace_drv.attachment import open_backend
 from uspace_drv.cli.group import as_typed, examples
 from uspace_drv.cli.output import console, tick
 from uspace_drv.cli.session import Session, ids_in_sysfs, session_options
 from uspace_drv.device import Device
 from uspace_drv.errors import NoDriver, UnsupportedError, UspaceError
 from uspace_drv.irq import Irq
+from uspace_drv.opening import open_backend
 from uspace_drv.plugins import Plugin, plugin_named
 from uspace_drv.port import IrqKind
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
-from uspace_drv.attachment import VIAS, open_backend
 from uspace_drv.cli.group import examples
 from uspace_drv.cli.output import Facts, json_option, show_json, show_table
 from uspace_drv.cli.session import ids_in_sysfs
 from uspace_drv.cli.values import register_json
 from uspace_drv.device import Device
 from uspace_drv.errors import NoDriver
-from uspace_drv.pci.config import read_ids
-from uspace_drv.pci.ids import FunctionIds
+from uspace_drv.opening import VIAS, identity_of, open_backend
+from uspace_drv.pci.ids import Identity
 from uspace_drv.plugins import Plugin, plugin_for, plugin_named
 from uspace_drv.port import Window
 from uspace_drv.registers import Declaration, Register, RegisterBlock
@@ -58,7 +57,7 @@ def dump(address: str, bar: int | None, name: str | None, via: str | None, as_js
         closing(open_backend(address, via=via)) as backend,
         closing(Device(backend)) as device,
     ):
-        plugin = known or _matching(read_ids(device.config), device.address)
+        plugin = known or _matching(identity_of(backend), device.address)
         device.check_present()
         found = [
             row
@@ -71,7 +70,7 @@ def dump(address: str, bar: int | None, name: str | None, via: str | None, as_js
             _show(found)
 
 
-def _matching(ids: FunctionIds, address: str) -> Plugin:
+def _matching(ids: Identity, address: str) -> Plugin:
     try:
         return plugin_for(ids, address)
     except NoDriver as error:

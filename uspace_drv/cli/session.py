@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
-from uspace_drv.attachment import VIAS, Attachment, D, attach, function_behind
+from uspace_drv.attachment import Attachment, D, attach
+from uspace_drv.backends.uio_node import find_node
+from uspace_drv.opening import VIAS, function_behind
 from uspace_drv.pci.address import DeviceAddress, Scheme
-from uspace_drv.pci.ids import FunctionIds
+from uspace_drv.pci.ids import Identity, UioName
 from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import IrqKind
 
@@ -39,12 +41,17 @@ class Session:
         )
 
 
-def ids_in_sysfs(address: str) -> FunctionIds | None:
-    """Return who a PCI function is without opening it; None for what is no function here."""
+def ids_in_sysfs(address: str) -> Identity | None:
+    """Return who a device is without opening it; None for what is not of this machine."""
     where = DeviceAddress.parse(address)
-    if where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER}:
+    if where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER, Scheme.BROKER}:
         return None
-    return PciBus().function(function_behind(where)).ids
+    bus = PciBus()
+    if where.scheme is Scheme.UIO:
+        node = find_node(where.rest, bus.host)
+        if node.function is None:
+            return UioName(node.name)
+    return bus.function(function_behind(where)).ids
 
 
 def session_options(*, with_json: bool = False) -> list[click.Option]:

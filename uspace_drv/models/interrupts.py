@@ -30,6 +30,7 @@ class ModelIrqLine:
         self.fileno = event.fileno
         self.take = event.take
         self.signal = event.signal
+        self.trigger = event.signal
 
     def mask(self) -> None:
         """INTx can be held back; vfio-pci cannot mask a message, so neither does this."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from uspace_drv.errors import DeviceError
-from uspace_drv.port import Direction, Iova, IovaRange
+from uspace_drv.port import BareDmaSpace, Direction, Iova, IovaRange
 
 REMEMBERED = 64
 """Unmapped ranges that are still known by name when the device uses them."""
@@ -75,7 +75,7 @@ class Mapping:
         return self.iova <= iova and iova + size <= self.end
 
 
-class Iommu:
+class Iommu(BareDmaSpace):
     """Fills the port's `DmaSpace`; `read` and `write` are the device's side.
 
     `is_bus_master` says whether the function may reach memory at all. An unmap in one thread waits
@@ -90,7 +90,7 @@ class Iommu:
     def __init__(self, name: str, is_bus_master: Callable[[], bool]) -> None:
         self.on_write: Callable[[int, int], None] | None = None
         self.turn = threading.RLock()
-        self._name = name
+        self.name = name
         self._is_bus_master = is_bus_master
         self._mappings: list[Mapping] = []  # ascending, none overlaps another
         self._unmapped: deque[Mapping] = deque(maxlen=REMEMBERED)
@@ -112,7 +112,7 @@ class Iommu:
     def map(self, address: int, size: int, iova: Iova | None, direction: Direction) -> Iova:
         """Show memory of this process to the device."""
         if iova is None:
-            raise DeviceError(f"{self._name}: a mapping needs an IOVA")
+            raise DeviceError(f"{self.name}: a mapping needs an IOVA")
         self.attach(iova, size, OwnMemory(address), direction)
         return iova
 
@@ -121,22 +121,25 @@ class Iommu:
         with self.turn:
             mapping = self._last_from(iova)
             if mapping is None or (mapping.iova, mapping.size) != (iova, size):
-                raise DeviceError(
-                    f"{self._name}: nothing of {size:#x} bytes is mapped at {iova:#x}"
-                )
+                raise DeviceError(f"{self.name}: nothing of {size:#x} bytes is mapped at {iova:#x}")
             self._forget([mapping])
+
+    def unmap_all(self) -> None:
+        """Take everything away."""
+        with self.turn:
+            self._forget(list(self._mappings))
 
     def attach(self, iova: int, size: int, memory: Memory, direction: Direction) -> None:
         """Show somebody's memory to the device, as much as `size`; nothing may be there yet."""
         if size <= 0 or not 0 <= iova <= LAST + 1 - size:
             raise DeviceError(
-                f"{self._name}: a mapping of {size:#x} bytes at IOVA {iova:#x}: expected 1 byte or "
+                f"{self.name}: a mapping of {size:#x} bytes at IOVA {iova:#x}: expected 1 byte or "
                 "more, and an end within 64 bits"
             )
         with self.turn:
             nearest = self._last_from(iova + size - 1)
             if nearest is not None and nearest.end > iova:
-                raise DeviceError(f"{self._name}: IOVA {iova:#x} is mapped already")
+                raise DeviceError(f"{self.name}: IOVA {iova:#x} is mapped already")
             insort(self._mappings, Mapping(Iova(iova), size, memory, direction))
 
     def detach(self, iova: int, size: int) -> Sequence[Mapping]:
@@ -149,7 +152,7 @@ class Iommu:
             for each in found:
                 if each.iova < iova or each.end > iova + size:
                     raise DeviceError(
-                        f"{self._name}: unmapping {size:#x} bytes at IOVA {iova:#x} would cut the "
+                        f"{self.name}: unmapping {size:#x} bytes at IOVA {iova:#x} would cut the "
                         f"mapping of {each.size:#x} bytes at {each.iova:#x}"
                     )
             self._forget(found)
@@ -181,7 +184,7 @@ class Iommu:
         An operating system's buffer may lie in several mappings of a peer, side by side. In this
         process one buffer is one mapping, and what runs past its end is an error.
         """
-        where = f"{self._name}: {carrier} carried IOVA {iova:#x} for {size:#x} bytes"
+        where = f"{self.name}: {carrier} carried IOVA {iova:#x} for {size:#x} bytes"
         if not self._is_bus_master():
             raise DeviceError(f"{where}, but bus mastering is off")
         pieces: list[tuple[Mapping, int, int]] = []

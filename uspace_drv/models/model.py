@@ -28,7 +28,7 @@ from uspace_drv.models.parameters import convert
 from uspace_drv.models.power import D0, D3_HOT, follow_config
 from uspace_drv.models.register_file import RegisterFile
 from uspace_drv.models.space import ALL_ONES
-from uspace_drv.port import IrqKind
+from uspace_drv.port import IrqKind, Notice
 from uspace_drv.registers import Declaration
 
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class DeviceModel:
         """0 to 3; in D3hot only configuration space answers."""
         self._turn = threading.RLock()
         self._failure: UspaceError | None = None
+        self._listeners: list[Callable[[Notice], None]] = []
         self._msix, bars, capabilities = self._lay_out()
         self.bar_list = {
             number: BarView(bar, f"{self.name} bar {number}") for number, bar in bars.items()
@@ -152,6 +153,25 @@ class DeviceModel:
         """A whole BAR as bytes, of which the areas that it declares are there; until `close`."""
         return self.bar_list[number].window.memory()
 
+    def watch(self, tell: Callable[[Notice], None]) -> Callable[[], None]:
+        """Call `tell` for `fail_bus` and `request_back`, until the result is called."""
+        self._listeners.append(tell)
+        return lambda: self._listeners.remove(tell) if tell in self._listeners else None
+
+    def fail_bus(self) -> None:
+        """Let the bus report an error of this device, as it would through VFIO: for tests.
+
+        Not from within a reaction of the model: who listens may want to use it.
+        """
+        self._tell(Notice.ERROR)
+
+    def request_back(self) -> None:
+        """Let the host ask for the device back, as it would through VFIO: for tests of drivers.
+
+        Returns when it was left. Not from within a reaction of the model.
+        """
+        self._tell(Notice.REQUEST)
+
     def after(self, seconds: float, method: Callable[[], None]) -> Timer:
         """Call a method in that many seconds; 0 is at once, before this returns.
 
@@ -192,6 +212,10 @@ class DeviceModel:
                 return
             if not self._registers.write((bar, offset, width), value):
                 self._write_elsewhere(bar, offset, width, value)
+
+    def _tell(self, notice: Notice) -> None:
+        for tell in tuple(self._listeners):
+            tell(notice)
 
     def _lay_out(self) -> tuple[MsixTable | None, Mapping[int, Bar], Sequence[Capability]]:
         """Find a place for the MSI-X table, if there is to be one."""

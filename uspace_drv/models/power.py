@@ -13,10 +13,10 @@ from uspace_drv.models.interrupts import ModelIrqs
 from uspace_drv.pci.capability_registers import (
     Msi64Registers,
     MsixRegisters,
-    PciExpressRegisters,
     PowerManagementRegisters,
 )
 from uspace_drv.pci.config import ConfigHeader
+from uspace_drv.pci.express_registers import PciExpressRegisters
 
 D0, D3_HOT = 0, 3
 

@@ -48,7 +48,7 @@ class Link(Protocol):
 
     @property
     def timeout_note(self) -> str:
-        """What else to know when the device does not react."""
+        """What else to know when the device does not react; may be empty."""
 
     def check_alive(self) -> None:
         """Raise `DeviceGone` if the device cannot be reached any more; takes some µs at most."""
@@ -161,7 +161,7 @@ class Readable(Accessor[T]):
         error = DeviceTimeout(
             f"{self._where}: {expected} not seen within {timeout:.3f} s; last read {show(raw)}"
         )
-        if link:
+        if link and link.timeout_note:
             error.add_note(link.timeout_note)
         return error
 

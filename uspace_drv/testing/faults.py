@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from uspace_drv.eventfd import EventFd
 from uspace_drv.port import (
     Backend,
+    BareDmaSpace,
     Direction,
     DmaSpace,
+    HasNotices,
     Iova,
     IovaRange,
     IrqKind,
     IrqLine,
+    Notice,
     Window,
 )
 
@@ -60,12 +63,16 @@ class FaultyBackend:
         """The other one's, lost or doubled."""
         return FaultyIrqLine(self._backend.irq_line(kind, index), self._interrupts)
 
+    def watch(self, tell: Callable[[Notice], None]) -> Callable[[], None]:
+        """Hear what the host says to the other one, where it says anything."""
+        return self._backend.watch(tell) if isinstance(self._backend, HasNotices) else _nothing
+
     @property
     def dma(self) -> DmaSpace:
         """The other one's, whose mappings do not last."""
         if not self._drops_mappings:
             return self._backend.dma
-        self._space = FaultyDmaSpace(self._backend.dma)
+        self._space = FaultyDmaSpace(self.address, self._backend.dma)
         return self._space
 
     @property
@@ -75,6 +82,10 @@ class FaultyBackend:
 
     def _is_gone(self) -> bool:
         return self.reads_all_ones
+
+
+def _nothing() -> None:
+    """End a watch that there is none of."""
 
 
 class FaultyWindow:
@@ -140,10 +151,11 @@ class FaultyIrqLine:
         self._line.close()
 
 
-class FaultyDmaSpace:
+class FaultyDmaSpace(BareDmaSpace):
     """Fills the port's `DmaSpace`: what is mapped does not stay."""
 
-    def __init__(self, space: DmaSpace) -> None:
+    def __init__(self, name: str, space: DmaSpace) -> None:
+        self.name = name
         self.page_size = space.page_size
         self.ranges: Sequence[IovaRange] | None = space.ranges
         self.entry_limit = space.entry_limit
@@ -162,4 +174,7 @@ class FaultyDmaSpace:
         return where
 
     def unmap(self, iova: Iova, size: int) -> None:
+        """Nothing is left to unmap."""
+
+    def unmap_all(self) -> None:
         """Nothing is left to unmap."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from uspace_drv.attachment import VIAS
 from uspace_drv.models import DeviceModel
+from uspace_drv.opening import UIO_VIA, VIAS
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, VFIO, bind, restore
 from uspace_drv.port import IrqKind
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--unsafe-dma-without-iommu",
         action="store_true",
-        help="let it reach all memory by physical addresses (UIO)",
+        help="let it reach all memory by physical addresses (UIO, VFIO without an IOMMU)",
     )
 
 
@@ -42,7 +42,7 @@ def _bound_device(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hand the device to user space for the run, if the options say so."""
     address = request.config.getoption("--device")
     if address and request.config.getoption("--bind"):
-        bind(PciAddress.parse(address), UIO if _via(request.config) == "uio" else VFIO)
+        bind(PciAddress.parse(address), UIO if _via(request.config) == UIO_VIA else VFIO)
         yield
         restore(PciAddress.parse(address))
     else:
@@ -88,7 +88,7 @@ def parametrize_targets(metafunc: pytest.Metafunc, argument: str, model: type[De
     if argument not in metafunc.fixturenames:
         return
     config = metafunc.config
-    kinds = [IrqKind.INTX] if _via(config) == "uio" else list(model.irqs)
+    kinds = [IrqKind.INTX] if _via(config) == UIO_VIA else list(model.irqs)
     targets = [
         Target(
             model=model,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from uspace_drv.attachment import Attachment, attach, open_backend
+from uspace_drv.attachment import Attachment, attach
+from uspace_drv.backends.vfio import WAYS
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.driver import Driver
 from uspace_drv.errors import NoDevice
 from uspace_drv.models import DeviceModel
+from uspace_drv.opening import VFIO_VIA, open_backend
 from uspace_drv.port import Backend, IrqKind
 
 D = TypeVar("D", bound=Driver)
@@ -40,3 +42,8 @@ class Target:
     def attach(self, driver: type[D]) -> Attachment[D]:
         """Open it and start a driver."""
         return attach(self.open(), driver, irq_kind=self.irq_kind)
+
+
+def comes_via(wanted: str, way: str | None) -> bool:
+    """Whether a run by `way` is what a test that wants `wanted` asks for: 'vfio' is any VFIO."""
+    return way == wanted or (wanted == VFIO_VIA and way in WAYS)

@@ -178,6 +178,8 @@ class Session:
         """Raise `DeviceGone` if the server hung up, or what went wrong in another thread."""
         if self._failure is not None:
             raise self._failure
+        if self._channel.closed:
+            return  # by us: whoever asks says so in his own words
         hang_up = select.poll()
         hang_up.register(self._channel.fileno(), select.POLLRDHUP)
         if hang_up.poll(0):

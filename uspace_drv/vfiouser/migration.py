@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from uspace_drv.errors import PeerError, RegisterValueError
+from uspace_drv.vfio_numbers import FeatureFlag, MigrationFlag, MigrationState
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
-from uspace_drv.vfiouser.numbers import (
-    FEATURE_MASK,
-    Command,
-    Feature,
-    FeatureFlag,
-    MigrationFlag,
-    MigrationState,
-)
+from uspace_drv.vfiouser.numbers import FEATURE_MASK, Command, Feature
 from uspace_drv.vfiouser.version import OURS, ROOM
 
 LARGEST_STATE = 1 << 30

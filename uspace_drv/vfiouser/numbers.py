@@ -46,9 +46,6 @@ class UnmapFlag(IntFlag):
     ALL = 2
 
 
-SPARSE_MMAP = 1  # vfio_info_cap_header.id
-
-
 class IoFdType(IntEnum):
     """What a descriptor of GET_REGION_IO_FDS is."""
 
@@ -68,32 +65,3 @@ class Feature(IntEnum):
 
 
 FEATURE_MASK = 0xFFFF
-
-
-class FeatureFlag(IntFlag):
-    """What is to be done with the feature."""
-
-    GET = 1 << 16
-    SET = 1 << 17
-    PROBE = 1 << 18
-
-
-class MigrationFlag(IntFlag):
-    """vfio_device_feature_migration.flags."""
-
-    STOP_COPY = 1
-    P2P = 2
-    PRE_COPY = 4
-
-
-class MigrationState(IntEnum):
-    """vfio_device_mig_state."""
-
-    ERROR = 0
-    STOP = 1
-    RUNNING = 2
-    STOP_COPY = 3
-    RESUMING = 4
-    RUNNING_P2P = 5
-    PRE_COPY = 6
-    PRE_COPY_P2P = 7

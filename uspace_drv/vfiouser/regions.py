@@ -11,15 +11,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from uspace_drv.errors import PeerError
-from uspace_drv.vfio_numbers import RegionFlag
-from uspace_drv.vfiouser.numbers import SPARSE_MMAP
-
-
-class Area(NamedTuple):
-    """A part of a region that can be mapped: bytes from its start, and how many."""
-
-    offset: int
-    size: int
+from uspace_drv.regions import Area, check_inside, pack_areas, pack_capability, unpack_areas, walk
+from uspace_drv.vfio_numbers import RegionCapability, RegionFlag
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +45,6 @@ class IoFd(NamedTuple):
 
 
 _INFO = Struct("<IIIIQQ")  # argsz, flags, index, cap_offset, size, offset
-_CAPABILITY = Struct("<HHI")  # id, version, next
-_SPARSE = Struct("<II")  # nr_areas, reserved
-_AREA = Struct("<QQ")
 _IO_FDS = Struct("<IIII")  # argsz, flags, index, count
 _IO_FD = Struct("<QQIIIIQ")
 
@@ -79,18 +69,15 @@ def unpack_region_request(payload: bytes) -> tuple[int, int]:
 
 def pack_region_info(info: RegionInfo, argsz: int) -> bytes:
     """Answer a request; where `argsz` is too little, with what is needed and without the areas."""
-    chain = _pack_areas(info.areas) if info.areas else b""
+    chain = b""
+    if info.areas:
+        chain = pack_capability(RegionCapability.SPARSE_MMAP, pack_areas(info.areas))
     needed = _INFO.size + len(chain)
     flags = info.flags | (RegionFlag.CAPS if chain else 0)
     if needed > argsz:
         chain = b""
     cap_offset = _INFO.size if chain else 0
     return _INFO.pack(needed, flags, info.index, cap_offset, info.size, info.offset) + chain
-
-
-def _pack_areas(areas: Sequence[Area]) -> bytes:
-    head = _CAPABILITY.pack(SPARSE_MMAP, 1, 0) + _SPARSE.pack(len(areas), 0)
-    return head + b"".join(_AREA.pack(*area) for area in areas)
 
 
 def unpack_region_info(payload: bytes) -> RegionInfo:
@@ -100,37 +87,11 @@ def unpack_region_info(payload: bytes) -> RegionInfo:
     _, flags, index, place, size, offset = _INFO.unpack_from(payload)
     areas: tuple[Area, ...] = ()
     if flags & RegionFlag.CAPS:
-        areas = _walk(payload, place)
-    for area in areas:
-        if area.offset + area.size > size:
-            raise PeerError(f"region {index}: {area} is not inside of its {size:#x} bytes")
+        for each in walk(payload, place, _INFO.size, "RegionInfo"):
+            if each.id == RegionCapability.SPARSE_MMAP:
+                areas = unpack_areas(each.body, "RegionInfo")
+    check_inside(areas, size, f"region {index}")
     return RegionInfo(index, flags & ~RegionFlag.CAPS, size, offset, areas)
-
-
-def _walk(payload: bytes, place: int) -> tuple[Area, ...]:
-    """Find the areas; `place` counts from the start of the information, and 0 ends the chain."""
-    areas: tuple[Area, ...] = ()
-    seen: set[int] = set()
-    while place:
-        if place < _INFO.size or place in seen or place + _CAPABILITY.size > len(payload):
-            raise PeerError(
-                f"RegionInfo: a capability at {place:#x}, seen before or not within "
-                f"{_INFO.size:#x} to {len(payload):#x}"
-            )
-        seen.add(place)
-        kind, _, following = _CAPABILITY.unpack_from(payload, place)
-        if kind == SPARSE_MMAP:
-            areas = _unpack_areas(payload[place + _CAPABILITY.size :])
-        place = following
-    return areas
-
-
-def _unpack_areas(rest: bytes) -> tuple[Area, ...]:
-    count = _SPARSE.unpack_from(rest)[0] if len(rest) >= _SPARSE.size else 0
-    end = _SPARSE.size + count * _AREA.size
-    if end > len(rest):
-        raise PeerError(f"RegionInfo: {count} areas in {len(rest)} bytes")
-    return tuple(map(Area._make, _AREA.iter_unpack(rest[_SPARSE.size : end])))
 
 
 def pack_io_fds_request(index: int, argsz: int) -> bytes:

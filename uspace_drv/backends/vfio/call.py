@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+from enum import IntEnum
 
-from uspace_drv.backends.vfio.uapi import Request
 from uspace_drv.errors import DeviceGone, HostError
 
 
 def call(
-    where: str, fd: int, request: Request, argument: int | bytes | ctypes.Structure | bytearray
+    where: str, fd: int, request: IntEnum, argument: int | bytes | ctypes.Structure | bytearray
 ) -> int:
-    """Issue the request and return its result. A structure or bytearray is filled in place.
+    """Issue a `Request` or `Type1Request` and return its result.
+
+    A structure or bytearray is filled in place.
 
     Raises `DeviceGone` where the kernel says that there is no such device any more, `HostError`
     with its errno otherwise; both begin with `where`, and the caller adds the cure.

@@ -1,8 +1,12 @@
-"""Interrupts through VFIO: eventfds that the kernel signals (VFIO_DEVICE_SET_IRQS)."""
+"""Interrupts through VFIO: eventfds that the kernel signals.
+
+Linux include/uapi/linux/vfio.h, "VFIO_DEVICE_SET_IRQS".
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import struct
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -65,6 +69,32 @@ class VfioIrqs:
         """MASK or UNMASK one interrupt."""
         self._set(INDEX[kind], IrqAction.DATA_NONE | action, index, 1)
 
+    def unmask_by(self, kind: IrqKind, index: int, fd: int) -> None:
+        """Let the kernel unmask one interrupt whenever that eventfd is signalled."""
+        flags = IrqAction.DATA_EVENTFD | IrqAction.UNMASK
+        self._set(INDEX[kind], flags, index, 1, struct.pack("=i", fd))
+
+    def trigger(self, kind: IrqKind, indexes: Sequence[int]) -> None:
+        """Let the kernel signal these, in one call, as if the device had."""
+        start = min(indexes)
+        wanted = bytes(number in indexes for number in range(start, max(indexes) + 1))
+        flags = IrqAction.DATA_BOOL | IrqAction.TRIGGER
+        self._set(INDEX[kind], flags, start, len(wanted), wanted)
+
+    def restore(self) -> None:
+        """Switch on again what a reset of the function has switched off behind the kernel's back.
+
+        What counts the eventfds hold is kept; a level that was masked is unmasked.
+        """
+        kind = next((line.kind for line in self._lines.values()), None)
+        if kind is None:
+            return
+        fds = self._fds(self._allocated)
+        self._switch_off_all(kind)
+        self._signal(kind, 0, fds)
+        for line in self._lines.values():
+            line.restore_unmasking()
+
     def switch_off(self, kind: IrqKind, index: int) -> None:
         """Let this one signal nobody; the last one switches the kind off in the device."""
         del self._lines[index]
@@ -121,8 +151,13 @@ class VfioIrqs:
         return call(self._name, self._fd, uapi.Request.DEVICE_SET_IRQS, bytes(header) + data)
 
     def _info(self, index: IrqIndex) -> uapi.IrqInfo:
+        """What the kernel says of it; a mediated device may refuse an index that it has not."""
         info = uapi.IrqInfo(argsz=ctypes.sizeof(uapi.IrqInfo), index=index)
-        call(self._name, self._fd, uapi.Request.DEVICE_GET_IRQ_INFO, info)
+        try:
+            call(self._name, self._fd, uapi.Request.DEVICE_GET_IRQ_INFO, info)
+        except HostError as error:
+            if error.errno != errno.EINVAL:
+                raise
         return info
 
 
@@ -136,7 +171,9 @@ class VfioIrqLine:
         self._irqs = irqs
         self._index = index
         self._event = event
+        self._unmasking: EventFd | None = None
         self._switch_off = partial(irqs.switch_off, kind, index)
+        self.trigger = partial(irqs.trigger, kind, [index])
 
     def mask(self) -> None:
         """Hold it back: INTx; Linux offers it for no message."""
@@ -149,10 +186,31 @@ class VfioIrqLine:
         if self._irqs.is_maskable(self.kind):
             self._irqs.mask(self.kind, self._index, IrqAction.UNMASK)
 
+    def unmask_fd(self) -> int:
+        """An eventfd by which the kernel unmasks it: the line's own, which goes with it."""
+        if not self._irqs.is_maskable(self.kind):
+            raise UnsupportedError(f"VFIO has nothing to unmask in {self.kind.value}; INTx has")
+        if self._unmasking is None:
+            unmasking = EventFd()
+            try:
+                self._irqs.unmask_by(self.kind, self._index, unmasking.fileno())
+            except BaseException:
+                unmasking.close()
+                raise
+            self._unmasking = unmasking
+        return self._unmasking.fileno()
+
+    def restore_unmasking(self) -> None:
+        """Tell the kernel again which eventfd unmasks it, after the line was switched on again."""
+        if self._unmasking is not None:
+            self._irqs.unmask_by(self.kind, self._index, self._unmasking.fileno())
+
     def close(self) -> None:
-        """Switch it off in the kernel, then close the eventfd. Twice is fine."""
+        """Switch it off in the kernel, then close the eventfds. Twice is fine."""
         if self._event.fileno() >= 0:
             try:
                 self._switch_off()
             finally:
                 self._event.close()
+                if self._unmasking is not None:
+                    self._unmasking.close()

@@ -58,7 +58,7 @@ class VfioUserIrqs:
         return bool(self._flags[kind] & IrqFlag.MASKABLE)
 
     def act(self, kind: IrqKind, index: int, action: IrqAction) -> None:
-        """MASK or UNMASK one interrupt."""
+        """MASK, UNMASK or TRIGGER one interrupt."""
         self._set(kind, IrqAction.DATA_NONE | action, index, 1)
 
     def switch_off(self, kind: IrqKind, index: int) -> None:
@@ -137,6 +137,10 @@ class VfioUserIrqLine:
         """Let it fire."""
         if self._irqs.is_maskable(self.kind):
             self._irqs.act(self.kind, self.index, IrqAction.UNMASK)
+
+    def trigger(self) -> None:
+        """Let the server signal it as if the device had."""
+        self._irqs.act(self.kind, self.index, IrqAction.TRIGGER)
 
     def close(self) -> None:
         """Switch it off in the device, then close the descriptors. Twice is fine."""

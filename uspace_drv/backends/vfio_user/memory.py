@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from uspace_drv.errors import DeviceGone, PeerError, UnsupportedError
 from uspace_drv.models.iommu import Iommu
-from uspace_drv.port import Direction, Iova, IovaRange
+from uspace_drv.port import BareDmaSpace, Direction, Iova, IovaRange
 from uspace_drv.vfio_numbers import DmaFlag
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
@@ -42,7 +42,7 @@ class _File:
         return self.address <= address and address + size <= self.address + self.size
 
 
-class SharedMemory:
+class SharedMemory(BareDmaSpace):
     """Fills the port's `DmaSpace`. From its first use on, a thread answers the server's requests.
 
     The checks are those of a model's IOMMU: what is not mapped, or not in this direction, is
@@ -50,6 +50,7 @@ class SharedMemory:
     """
 
     def __init__(self, session: Session) -> None:
+        self.name = session.name
         self._session = session
         self._iommu = Iommu(session.name, lambda: True)
         self._files: dict[int, _File] = {}
@@ -105,6 +106,11 @@ class SharedMemory:
                     )
         finally:
             self._iommu.unmap(iova, size)
+
+    def unmap_all(self) -> None:
+        """Take everything away, one by one: older servers have no word for all of it."""
+        for mapping in self._iommu.mappings:
+            self.unmap(mapping.iova, mapping.size)
 
     def close(self) -> None:
         """End the thread. Twice is fine."""

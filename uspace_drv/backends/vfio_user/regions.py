@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from uspace_drv.errors import HostError, PeerError
 from uspace_drv.native import Message, Window
+from uspace_drv.regions import Area, Calls, in_order, open_in_parts
 from uspace_drv.vfio_numbers import RegionFlag
 from uspace_drv.vfiouser import wire
 from uspace_drv.vfiouser.client import Session
@@ -22,7 +23,6 @@ from uspace_drv.vfiouser.refusals import close_all
 from uspace_drv.vfiouser.regions import (
     IO_FDS_SIZE,
     REGION_INFO_SIZE,
-    Area,
     RegionInfo,
     pack_io_fds_request,
     pack_region_request,
@@ -86,18 +86,9 @@ class RemoteRegion:
 
     def by_messages(self, name: str, *, posted: bool) -> Window:
         """Open a window that sends messages, except where memory is shared."""
-        parts: list[tuple[int, Window]] = []
-        try:
-            for area in self.areas:
-                part = self._map(f"{name} from {area.offset:#x}", area)
-                parts.append((area.offset, part))
-            read = _reader(self._session, self._number)
-            write = (_poster if posted else _writer)(self._session, self._number)
-            return Window.over_calls(name, self.size, read, write, tuple(parts))
-        except BaseException:
-            for _, part in parts:
-                part.close()
-            raise
+        read = _reader(self._session, self._number)
+        write = (_poster if posted else _writer)(self._session, self._number)
+        return open_in_parts(name, self.size, self.areas, self._map, Calls(read, write))
 
     def io_fds(self) -> list[OpenIoFd]:
         """Ask for the descriptors that stand for writes; the caller closes them."""
@@ -161,19 +152,14 @@ class RemoteRegion:
             return ()
         if not self._fds:
             raise PeerError(f"region {self._number} may be mapped, and no descriptor came with it")
-        areas = tuple(sorted(info.areas)) or (Area(0, info.size),)
-        end = 0
-        for area in areas:
-            if area.offset < end or not area.size:
-                raise PeerError(f"region {self._number}: {area} is empty or overlaps another one")
-            end = area.offset + area.size
+        areas = in_order(info.areas or [Area(0, info.size)], f"region {self._number}")
         places = [info.offset, *(number for area in areas for number in area)]
         if any(place % mmap.PAGESIZE for place in places):
             # A whole BAR smaller than a page: messages do as well.
             if info.areas or info.offset % mmap.PAGESIZE:
                 raise PeerError(f"region {self._number}: areas that do not consist of whole pages")
             return ()
-        self._check_file(end)
+        self._check_file(areas[-1].offset + areas[-1].size)
         return areas
 
     def _check_file(self, end: int) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from uspace_drv.models.iommu import Iommu
-from uspace_drv.vfiouser.numbers import FEATURE_MASK, PAGE, Feature, FeatureFlag, MigrationFlag
+from uspace_drv.vfio_numbers import FeatureFlag, MigrationFlag
+from uspace_drv.vfiouser.numbers import FEATURE_MASK, PAGE, Feature
 from uspace_drv.vfiouser.server.dirty import DirtyLog
 from uspace_drv.vfiouser.server.migration import Migration
 from uspace_drv.vfiouser.server.refusal import invalid, unsupported

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from uspace_drv.errors import UspaceError
 from uspace_drv.models import DeviceModel
-from uspace_drv.vfiouser.numbers import MigrationState
+from uspace_drv.vfio_numbers import MigrationState
 from uspace_drv.vfiouser.server.refusal import Refusal, invalid
 from uspace_drv.vfiouser.server.state import largest, restore, save
 from uspace_drv.vfiouser.wire import MigrationData, pack, size_of, split_counted, unpack

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from uspace_drv.errors import PeerError
 from uspace_drv.models import DeviceModel
+from uspace_drv.regions import Area
 from uspace_drv.vfio_numbers import REGION_COUNT, Region, RegionFlag
 from uspace_drv.vfiouser.regions import (
-    Area,
     RegionInfo,
     pack_region_info,
     unpack_region_request,
