@@ -51,7 +51,7 @@ class Device:
         self._backend = backend
         self._dma_bits = dma_bits
         self._irq_kind = irq_kind
-        self.health = Health(self.address)
+        self.health = Health(self.address, self.check_present)
         """What the host has said against the device; asked by everything that waits for it."""
         self._windows: dict[int, Window] = {}
         self._combined: set[int] = set()
@@ -169,7 +169,7 @@ class Device:
     def dma(self) -> Dma:
         """Its view of memory, or `UnsupportedError` where it may not have any."""
         self._check_open()
-        self._dma = Dma(self._backend.dma, self.address, self._dma_bits)
+        self._dma = Dma(self._backend.dma, self.address, self._dma_bits, self.health.check_alive)
         return self._dma
 
     @property

@@ -99,13 +99,21 @@ class DmaBuffer(DmaMapping):
 class Dma(DmaTable[DmaBuffer]):
     """The DMA memory of one device (`device.dma`): what it has mapped, and where.
 
-    `dma_bits` is how many address bits the device drives; `name` is for errors. Mapping an array
+    `dma_bits` is how many address bits the device drives; `name` is for errors; `check_alive` says
+    why the device was left, if it was not its driver that left it. Mapping an array
     (`map`) and closing a buffer are in C, in `uspace_drv.native.DmaTable`, and cost little more
     than the kernel's own work; so does `close`, which takes everything away in one call.
     """
 
-    def __init__(self, space: DmaSpace, name: str, dma_bits: int) -> None:
+    def __init__(
+        self,
+        space: DmaSpace,
+        name: str,
+        dma_bits: int,
+        check_alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
+        self._check_alive = check_alive
         self._space = space
         self._reach = (1 << dma_bits) - 1
         self._limit = space.entry_limit
@@ -263,4 +271,5 @@ class Dma(DmaTable[DmaBuffer]):
         )
 
     def _refuse_closed(self) -> NoReturn:
+        self._check_alive()
         raise ClosedError(f"{self.name}: its DMA memory was unmapped when the device was left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from uspace_drv.errors import DeviceError, DeviceGone
@@ -12,13 +12,15 @@ from uspace_drv.errors import DeviceError, DeviceGone
 class Health:
     """Well until `fail()`, and again after `recover()`, unless the device is gone for good.
 
-    `name` is the device's address, for errors.
+    `name` is the device's address, for errors. `check_present` asks the device itself, and raises
+    `DeviceGone` where it does not answer.
     """
 
     timeout_note = ""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, check_present: Callable[[], None] = lambda: None) -> None:
         self._name = name
+        self.check_present = check_present
         self._fault: tuple[type[DeviceError], str] | None = None
         self._spared: int | None = None
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from tests.unit.specimens import BellModel, BellRegisters
-from uspace_drv import Driver, IrqKind, attach
+from uspace_drv import Driver, IrqKind, attach, native
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.device import Device
 from uspace_drv.errors import (
     BusyError,
     ClosedError,
     DeviceGone,
+    DeviceTimeout,
     HostError,
     NoDevice,
     RegisterValueError,
@@ -121,6 +122,20 @@ def test_all_ones_is_gone(backend: VirtualDevice) -> None:
     faulty.reads_all_ones = True
     with pytest.raises(DeviceGone, match="bell: configuration space reads all ones"):
         device.check_present()
+
+
+def test_a_wait_that_ran_out_asks_whether_the_device_is_there(backend: VirtualDevice) -> None:
+    """Some hosts read zeros where a device was, and no access says that it is gone."""
+    faulty = FaultyBackend(backend)
+    device = Device(faulty)
+    window = native.Window.over_buffer("bell bar 0", bytearray(0x1000))
+    faulty.bar = lambda number: window  # type: ignore[method-assign]
+    pending = BellRegisters(device.bar(0)).pending
+    with pytest.raises(DeviceTimeout):
+        pending.wait(1, timeout=0.0)
+    faulty.reads_all_ones = True
+    with pytest.raises(DeviceGone, match="bell: configuration space reads all ones"):
+        pending.wait(1, timeout=0.0)
 
 
 def test_close_ends_everything_that_it_handed_out(device: Device) -> None:

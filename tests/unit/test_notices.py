@@ -163,6 +163,7 @@ def test_driver_with_handlers_hears_of_both(model: BellModel) -> None:
 
 def test_request_leaves_the_device_in_order(model: BellModel) -> None:
     with attach(model, Following) as driver:
+        memory = driver.device.dma
         model.request_back()
         assert driver.log == ["probe", "remove"]
         assert not model.config.is_bus_master
@@ -172,6 +173,7 @@ def test_request_leaves_the_device_in_order(model: BellModel) -> None:
             lambda: driver.device.irq(0),
             lambda: driver.device.bar(0),
             lambda: driver.device.dma,
+            lambda: memory.alloc("u1"),
             driver.device.reset,
             ConfigHeader(driver.device.config).command.read,
         ):

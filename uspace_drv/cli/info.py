@@ -2,57 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import click
 
-from uspace_drv.attachment import function_behind, open_backend
+from uspace_drv.cli.configuration import capability_lines, describe_configuration, header_lines
 from uspace_drv.cli.group import examples
 from uspace_drv.cli.identity import describe_ids
 from uspace_drv.cli.output import Facts, json_option, show_facts, show_json
-from uspace_drv.pci.address import DeviceAddress, Scheme
-from uspace_drv.pci.capabilities import capabilities
-from uspace_drv.pci.capability_values import Capability, Msi, Msix
-from uspace_drv.pci.config import HEADER_SIZE, ConfigHeader, is_present, read_ids
+from uspace_drv.errors import NoDevice
+from uspace_drv.opening import function_behind, open_backend
+from uspace_drv.pci.address import DeviceAddress, PciAddress, Scheme
+from uspace_drv.pci.config import read_ids
+from uspace_drv.pci.dump import read_dump
+from uspace_drv.pci.header import read_bars
 from uspace_drv.pci.ids import FunctionIds
 from uspace_drv.pci.names import PciNames
-from uspace_drv.pci.sysfs import IommuGroup, PciBus, PciFunction
+from uspace_drv.pci.sysfs import IommuGroup, PciBus
 from uspace_drv.port import IrqKind, Window
 
-LAST_PIN = 4  # INTD; all ones is what a function that is gone reads
+NAMES = PciNames()
+"""Of all functions of a dump: the file is read once."""
 
 
 @click.command(
     "info",
-    epilog=examples("uspace info 0000:00:04.0", "uspace info virtual:edu --json"),
+    epilog=examples(
+        "uspace info 0000:00:04.0", "uspace info virtual:edu --json", "uspace info -F dump.txt"
+    ),
 )
-@click.argument("address", metavar="ADDR")
+@click.argument("address", metavar="[ADDR]", required=False)
+@click.option("-F", "--file", type=click.Path(path_type=Path), help="A dump that lspci -xxxx made.")
 @json_option
-def info(address: str, as_json: bool) -> None:
+def info(address: str | None, file: Path | None, as_json: bool) -> None:
     """Show what the device at ADDR is and has. It is not changed, and only a socket is opened.
 
     Capabilities lie beyond the 64 bytes of configuration space that the kernel shows to a user;
-    root sees them.
+    root sees them. With -F, shows the functions in that file, or the one at ADDR.
 
     \b
-    --json prints an object:
-      address, via (sysfs, virtual, vfio-user), vendor, device, name, class_code, class,
+    --json prints an object (with -F and no ADDR, a list of them):
+      address, via (sysfs, dump, virtual, vfio-user), vendor, device, name, class_code, class,
         plugins, subsystem, revision
-      driver, driver_override, enabled, numa_node, reset_methods
+      driver, driver_override, enabled, numa_node, reset_methods (null or empty for a dump)
       iommu_group   number, type, members (each with address and driver), or null
-      bars          number, size, start (null for a model), text
+      bars          number, size (null in a dump), start (null for a model), text
+      header        type, forwards (of a bridge), registers
       interrupts    intx, msi, msix: how many; null where that cannot be read
-      capabilities  id, offset, name, detail; null where they cannot be read
+      capabilities  id, offset, name, version (of an extended one), detail, registers;
+        null where they cannot be read
+      registers     name, offset, value, fields: by name, "+" or "-" for a bit
       notes         what else there is to know
     """
-    where = DeviceAddress.parse(address)
-    is_model = where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER}
-    facts = _of_model(where) if is_model else _of_function(where)
-    if as_json:
-        show_json(facts)
+    if file is None and address is None:
+        raise click.UsageError("which device? Give its ADDR, or a dump with -F.")
+    if file is not None:
+        found = _of_dump(file, PciAddress.parse(address) if address else None)
     else:
+        where = DeviceAddress.parse(str(address))
+        is_model = where.scheme in {Scheme.VIRTUAL, Scheme.VFIO_USER}
+        found = [_of_model(where) if is_model else _of_function(where)]
+    if as_json:
+        show_json(found[0] if address else found)
+        return
+    for number, facts in enumerate(found):
+        if number:
+            click.echo()
         _show(facts)
+
+
+def _of_dump(path: Path, wanted: PciAddress | None) -> list[Facts]:
+    spaces = read_dump(path)
+    if wanted is not None and wanted not in spaces:
+        there = ", ".join(str(each) for each in spaces)
+        raise NoDevice(f"{wanted}: not in {path}; there are {there}")
+    shown = spaces if wanted is None else {wanted: spaces[wanted]}
+    return [_of_space(address, config) for address, config in shown.items()]
+
+
+def _of_space(address: PciAddress, config: Window) -> Facts:
+    bars = [
+        {"number": bar.number, "size": None, "start": f"{bar.address:#x}", "text": str(bar)}
+        for bar in read_bars(config)
+    ]
+    return {
+        **_identity(str(address), "dump", read_ids(config)),
+        **dict.fromkeys(("driver", "driver_override", "numa_node", "iommu_group", "enabled")),
+        "reset_methods": [],
+        "bars": bars,
+        **describe_configuration(config),
+    }
 
 
 def _of_model(where: DeviceAddress) -> Facts:
@@ -73,7 +113,7 @@ def _of_model(where: DeviceAddress) -> Facts:
             "enabled": True,
             "reset_methods": ["model"] if backend.can_reset else [],
             "bars": bars,
-            **(_from_config(backend.config) if backend.config else {}),
+            **(describe_configuration(backend.config) if backend.config else {}),
             "interrupts": {kind.value: backend.irq_counts.get(kind, 0) for kind in IrqKind},
         }
 
@@ -95,7 +135,7 @@ def _of_function(where: DeviceAddress) -> Facts:
             "enabled": function.enabled,
             "reset_methods": list(function.reset_methods),
             "bars": bars,
-            **_from_config(config, function),
+            **describe_configuration(config, f"; run: sudo uspace info {function.address}"),
         }
 
 
@@ -103,7 +143,7 @@ def _identity(address: str, via: str, ids: FunctionIds) -> Facts:
     return {
         "address": address,
         "via": via,
-        **describe_ids(ids, PciNames()),
+        **describe_ids(ids, NAMES),
         "subsystem": f"{ids.subvendor:04x}:{ids.subdevice:04x}",
         "revision": f"{ids.revision:#04x}",
     }
@@ -118,46 +158,8 @@ def _group(group: IommuGroup, bus: PciBus) -> Facts:
     }
 
 
-def _from_config(config: Window, function: PciFunction | None = None) -> Facts:
-    notes = []
-    if not is_present(config):
-        notes.append("configuration space reads all ones: the device is gone or powered down")
-    hidden = config.size <= HEADER_SIZE
-    if hidden:
-        where = function.address if function else config.name
-        notes.append(
-            f"capabilities and message interrupts are not shown: this user may read "
-            f"{config.size} bytes of configuration space; run: sudo uspace info {where}"
-        )
-    found = None if hidden else capabilities(config)
-    pin = ConfigHeader(config).interrupt_pin.read()
-    return {
-        "interrupts": {"intx": int(0 < pin <= LAST_PIN), **_messages(found)},
-        "capabilities": found and [_capability(each) for each in found],
-        "notes": notes,
-    }
-
-
-def _messages(found: Sequence[Capability] | None) -> Facts:
-    if found is None:
-        return {"msi": None, "msix": None}
-    return {
-        "msi": sum(each.vectors for each in found if isinstance(each, Msi)),
-        "msix": sum(each.vectors for each in found if isinstance(each, Msix)),
-    }
-
-
-def _capability(capability: Capability) -> Facts:
-    return {
-        "id": f"{capability.id:#x}",
-        "offset": f"{capability.offset:#x}",
-        "name": capability.name,
-        "detail": capability.detail,
-    }
-
-
 def _show(facts: Facts) -> None:
-    is_real = facts["via"] == "sysfs"
+    is_real, is_dump = facts["via"] == "sysfs", facts["via"] == "dump"
     ids = f"{facts['vendor'][2:]}:{facts['device'][2:]}"
     click.echo(f"{facts['address']}: {facts['name'] or facts['class']}")
     show_facts(
@@ -168,10 +170,13 @@ def _show(facts: Facts) -> None:
             "  plugin": ", ".join(facts["plugins"]) or "none matches",
             "  IOMMU group": _group_lines(facts["iommu_group"]) if is_real else "",
             "  NUMA node": "" if facts["numa_node"] is None else str(facts["numa_node"]),
-            "  reset": ", ".join(facts["reset_methods"]) or "no way to",
+            "  reset": "" if is_dump else ", ".join(facts["reset_methods"]) or "no way to",
             "  BARs": [bar["text"] for bar in facts["bars"]],
+            "  header": header_lines(facts["header"]),
             "  interrupts": _interrupts(facts["interrupts"]),
-            "  capabilities": [_in_words(each) for each in facts["capabilities"] or ()],
+            "  capabilities": [
+                line for each in facts["capabilities"] or () for line in capability_lines(each)
+            ],
             "  note": facts["notes"],
         }
     )
@@ -193,8 +198,3 @@ def _interrupts(counts: Facts) -> str:
     names = {"intx": "INTx", "msi": "MSI", "msix": "MSI-X"}
     shown = [f"{names[kind]}: {count}" for kind, count in counts.items() if count]
     return ", ".join(shown) or "none"
-
-
-def _in_words(capability: Facts) -> str:
-    detail = f": {capability['detail']}" if capability["detail"] else ""
-    return f"[{capability['offset']}] {capability['name']}{detail}"

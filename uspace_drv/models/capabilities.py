@@ -12,6 +12,7 @@ from typing import Protocol
 
 from uspace_drv.models.space import Space
 from uspace_drv.pci import capability_registers as regs
+from uspace_drv.pci import express_registers as express
 from uspace_drv.pci.capability_names import CapabilityId
 from uspace_drv.port import IrqKind
 
@@ -131,27 +132,27 @@ class PciExpress:
     """
 
     has_flr: bool = True
-    port_type: regs.PortType = regs.PortType.ENDPOINT
+    port_type: express.PortType = express.PortType.ENDPOINT
 
     id = CapabilityId.PCI_EXPRESS
     size = 0x3C  # version 2 has all registers, be they empty
 
     def build(self, space: Space, base: int, irqs: Mapping[IrqKind, int]) -> None:
         """Version 2, payloads of 128 bytes."""
-        block, link = regs.PciExpressRegisters, regs.LinkRegisters
-        kind = regs.PciExpressCapabilities(capability_version=2, device_port_type=self.port_type)
-        can = regs.DeviceCapabilities(
+        block, link = express.PciExpressRegisters, express.LinkRegisters
+        kind = express.PciExpressCapabilities(capability_version=2, device_port_type=self.port_type)
+        can = express.DeviceCapabilities(
             function_level_reset_capability=self.has_flr, role_based_error_reporting=True
         )
-        control = regs.DeviceControl(
+        control = express.DeviceControl(
             max_read_request_size=2, enable_relaxed_ordering=True, enable_no_snoop=True
         )
-        writable = regs.DeviceControl(0x7FFF, initiate_function_level_reset=self.has_flr)
+        writable = express.DeviceControl(0x7FFF, initiate_function_level_reset=self.has_flr)
         space.put(block.capabilities, kind, base=base)
         space.put(block.device_capabilities, can, base=base)
         space.put(block.device_control, control, writable=writable, base=base)
-        width = regs.LinkCapabilities(maximum_link_width=1, max_link_speed=1)
-        now = regs.LinkStatus(negotiated_link_width=1, current_link_speed=1)
+        width = express.LinkCapabilities(maximum_link_width=1, max_link_speed=1)
+        now = express.LinkStatus(negotiated_link_width=1, current_link_speed=1)
         space.put(link.link_capabilities, width, base=base)
         space.put(link.link_status, now, base=base)
 

@@ -6,25 +6,35 @@ circle or into all ones ends with a `BrokenList`, so that nothing found before i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from uspace_drv.pci import capability_registers as regs
+from uspace_drv.pci.capability_layouts import (
+    EXTENDED_LAYOUTS,
+    ROOTS,
+    STANDARD_LAYOUTS,
+    Layout,
+    Reading,
+    read_part,
+    root_errors_layout,
+    virtio_layout,
+)
 from uspace_drv.pci.capability_names import EXTENDED, STANDARD, CapabilityId, ExtendedId
+from uspace_drv.pci.capability_summaries import EXTENDED_SUMMARIES, SUMMARIES, virtio_structure
 from uspace_drv.pci.capability_values import (
     BrokenList,
     Capability,
     ExtendedCapability,
-    ExtendedVendorSpecific,
-    Link,
-    Msi,
-    Msix,
     PciExpress,
-    PowerManagement,
-    VendorSpecific,
 )
-from uspace_drv.pci.config import CONFIG_SIZE, HEADER_SIZE, ConfigHeader
-from uspace_drv.registers import RegisterBlock, Window
+from uspace_drv.pci.config import CONFIG_SIZE, HEADER_SIZE, ConfigHeader, read_ids
+from uspace_drv.registers import Window
+
+VIRTIO_VENDOR = 0x1AF4
+VIRTIO_DEVICES = range(0x1000, 0x1080)
+"""Virtio 1.2, section 4.1.2: device ids that are virtio's, old and new."""
 
 _POINTER = 0xFC  # the two low bits of a pointer are reserved and may hold anything
 
@@ -87,137 +97,57 @@ def _wrong_pointer(pointer: int, seen: set[int], config: Window) -> str:
 
 
 def _decode(config: Window, number: int, offset: int) -> Capability:
-    size, decode = _STANDARD.get(number, (0, _plain))
-    if offset + size > min(config.size, CONFIG_SIZE):
+    layout, summary = STANDARD_LAYOUTS.get(number), SUMMARIES.get(number, _plain)
+    if number == CapabilityId.VENDOR_SPECIFIC and _is_virtio(config, offset):
+        layout, summary = virtio_layout, virtio_structure
+    registers = _read(config, offset, layout, min(config.size, CONFIG_SIZE))
+    if registers is None:
         return BrokenList(number, offset, f"{STANDARD[number]} does not fit before its end")
-    return decode(config, number, offset)
+    return replace(summary(config, number, offset), registers=registers)
 
 
 def _decode_extended(config: Window, entry: regs.ExtendedHeader, offset: int) -> Capability:
     number, version = entry.extended_capability_id, entry.capability_version
-    block = _EXTENDED.get(number)
-    if block is None:
-        return ExtendedCapability(number, offset, version)
-    if offset + block.SIZE > config.size:
+    layout = EXTENDED_LAYOUTS.get(number)
+    if number == ExtendedId.ADVANCED_ERROR_REPORTING and _is_root(config):
+        layout = root_errors_layout
+    registers = _read(config, offset, layout, config.size)
+    if registers is None:
         return BrokenList(number, offset, f"{EXTENDED[number]} does not fit before its end")
-    if number == ExtendedId.VENDOR_SPECIFIC:
-        head = regs.ExtendedVendorRegisters(config, offset).header.read()
-        return ExtendedVendorSpecific(
-            number, offset, version, None, head.vsec_id, head.vsec_rev, head.vsec_length
-        )
-    named = regs.DesignatedVendorRegisters(config, offset)
-    one = named.header_1.read()
-    return ExtendedVendorSpecific(
-        number,
-        offset,
-        version,
-        one.dvsec_vendor_id,
-        named.dvsec_id.read(),
-        one.dvsec_revision,
-        one.dvsec_length,
-    )
+    summary = EXTENDED_SUMMARIES.get(number, _plain_extended)
+    return replace(summary(config, number, offset, version), registers=registers)
+
+
+def _read(
+    config: Window, offset: int, layout: Layout | None, end: int
+) -> tuple[Reading, ...] | None:
+    """Read what the layout names, or return None if not even its first part fits."""
+    readings: list[Reading] = []
+    for part in layout(config, offset) if layout else ():
+        found = read_part(config, offset, part, end)
+        if not found:
+            return tuple(readings) or None
+        readings += found
+    return tuple(readings)
 
 
 def _plain(_config: Window, number: int, offset: int) -> Capability:
     return Capability(number, offset)
 
 
-def _power_management(config: Window, number: int, offset: int) -> Capability:
-    block = regs.PowerManagementRegisters(config, offset)
-    can, now = block.capabilities.read(), block.status.read()
-    states = ("D0", "D1", "D2", "D3hot", "D3cold")
-    pme = tuple(state for place, state in enumerate(states) if can.pme_support >> place & 1)
-    return PowerManagement(
-        number,
-        offset,
-        version=can.version,
-        state=now.power_state,
-        has_d1=can.d1_support,
-        has_d2=can.d2_support,
-        pme=pme,
-        keeps_state=now.no_soft_reset,
-    )
+def _plain_extended(_config: Window, number: int, offset: int, version: int) -> ExtendedCapability:
+    return ExtendedCapability(number, offset, version)
 
 
-def _msi(config: Window, number: int, offset: int) -> Capability:
-    control = regs.MsiRegisters(config, offset).control.read()
-    return Msi(
-        number,
-        offset,
-        enabled=control.msi_enable,
-        vectors=1 << control.multiple_message_capable,
-        vectors_enabled=1 << control.multiple_message_enable,
-        has_64_bits=control.address_64_capable,
-        maskable=control.per_vector_masking_capable,
-    )
+def _is_virtio(config: Window, offset: int) -> bool:
+    """Whether a vendor-specific capability is virtio's: by the function's ids and by its length."""
+    ids, block = read_ids(config), regs.VendorRegisters
+    is_device = ids.vendor == VIRTIO_VENDOR and ids.device in VIRTIO_DEVICES
+    fits = offset + block.SIZE <= config.size
+    return is_device and fits and block(config, offset).length.read() >= regs.VirtioRegisters.SIZE
 
 
-def _msix(config: Window, number: int, offset: int) -> Capability:
-    block = regs.MsixRegisters(config, offset)
-    control, table, pending = block.control.read(), block.table.read(), block.pending.read()
-    return Msix(
-        number,
-        offset,
-        enabled=control.msix_enable,
-        masked=control.function_mask,
-        vectors=control.table_size + 1,
-        table_bar=table.bir,
-        table_offset=table.offset * 8,
-        pending_bar=pending.bir,
-        pending_offset=pending.offset * 8,
-    )
-
-
-def _pci_express(config: Window, number: int, offset: int) -> Capability:
-    block = regs.PciExpressRegisters(config, offset)
-    kind, can = block.capabilities.read(), block.device_capabilities.read()
-    control = block.device_control.read()
-    return PciExpress(
-        number,
-        offset,
-        version=kind.capability_version,
-        port_type=kind.device_port_type,
-        has_flr=can.function_level_reset_capability,
-        max_payload=128 << control.max_payload_size,
-        max_payload_supported=128 << can.max_payload_size_supported,
-        max_read_request=128 << control.max_read_request_size,
-        link=_link(config, offset, kind.device_port_type),
-    )
-
-
-def _link(config: Window, offset: int, kind: int) -> Link | None:
-    """Read the link, which what is inside the root complex does not have."""
-    inside = (
-        regs.PortType.ROOT_COMPLEX_INTEGRATED_ENDPOINT,
-        regs.PortType.ROOT_COMPLEX_EVENT_COLLECTOR,
-    )
-    if kind in inside or offset + regs.LinkRegisters.SIZE > CONFIG_SIZE:
-        return None
-    block = regs.LinkRegisters(config, offset)
-    can, now = block.link_capabilities.read(), block.link_status.read()
-    return Link(
-        speed=now.current_link_speed,
-        width=now.negotiated_link_width,
-        max_speed=can.max_link_speed,
-        max_width=can.maximum_link_width,
-    )
-
-
-def _vendor_specific(config: Window, number: int, offset: int) -> Capability:
-    size = regs.VendorRegisters(config, offset).length.read()
-    end = min(offset + size, CONFIG_SIZE, config.size)
-    return VendorSpecific(number, offset, bytes(config.read8(at) for at in range(offset, end)))
-
-
-_STANDARD: dict[int, tuple[int, Callable[[Window, int, int], Capability]]] = {
-    CapabilityId.POWER_MANAGEMENT: (regs.PowerManagementRegisters.SIZE, _power_management),
-    CapabilityId.MSI: (regs.MsiRegisters.SIZE, _msi),
-    CapabilityId.VENDOR_SPECIFIC: (regs.VendorRegisters.SIZE, _vendor_specific),
-    CapabilityId.PCI_EXPRESS: (regs.PciExpressRegisters.SIZE, _pci_express),
-    CapabilityId.MSIX: (regs.MsixRegisters.SIZE, _msix),
-}
-
-_EXTENDED: dict[int, type[RegisterBlock]] = {
-    ExtendedId.VENDOR_SPECIFIC: regs.ExtendedVendorRegisters,
-    ExtendedId.DESIGNATED_VENDOR_SPECIFIC: regs.DesignatedVendorRegisters,
-}
+def _is_root(config: Window) -> bool:
+    """Whether it is what errors are reported to, by its PCI Express capability."""
+    found = (each for each in _walk_standard(config) if isinstance(each, PciExpress))
+    return any(each.port_type in ROOTS for each in found)

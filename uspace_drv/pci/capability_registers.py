@@ -1,28 +1,15 @@
-"""The registers of the capabilities that this package reads, from the capability's first byte.
+"""The registers of the capabilities of the standard list, and of vendors', from their first byte.
 
-PCI Express Base Specification 6.0: power management 7.5.2, PCI Express 7.5.3, MSI 7.7.1,
-MSI-X 7.7.2, extended header 7.6.3, vendor-specific 7.9.5, designated vendor-specific 7.9.6.
+PCI Express Base Specification 6.0: power management 7.5.2, MSI 7.7.1, MSI-X 7.7.2, extended header
+7.6.3, vital product data 7.9.18, vendor-specific 7.9.4 and 7.9.5, designated vendor-specific 7.9.6,
+subsystem 7.9.23. Slot identification: PCI-to-PCI Bridge Architecture 1.2, section 13. Virtio:
+virtio 1.2, section 4.1.4. Advanced features: PCI Conventional Advanced Capabilities ECN (2006).
+PCI Express itself is in `express_registers`.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 from uspace_drv.registers import Register, RegisterBlock, bit, field, ro, rw
-
-
-class PortType(IntEnum):
-    """Device/Port Type of the PCI Express capability."""
-
-    ENDPOINT = 0x0
-    LEGACY_ENDPOINT = 0x1
-    ROOT_PORT = 0x4
-    UPSTREAM_PORT = 0x5
-    DOWNSTREAM_PORT = 0x6
-    PCIE_TO_PCI_BRIDGE = 0x7
-    PCI_TO_PCIE_BRIDGE = 0x8
-    ROOT_COMPLEX_INTEGRATED_ENDPOINT = 0x9
-    ROOT_COMPLEX_EVENT_COLLECTOR = 0xA
 
 
 class CapabilityHeader(Register, width=16):
@@ -57,9 +44,18 @@ class PowerManagementStatus(Register, width=16):
     """PMCSR."""
 
     pme_status = bit(15)
+    data_scale = field(14, 13)
+    data_select = field(12, 9)
     pme_en = bit(8)
     no_soft_reset = bit(3, "keeps its state from D3hot to D0")
     power_state = field(1, 0, "D0 to D3hot")
+
+
+class PowerManagementBridge(Register, width=8):
+    """PMCSR_BSE: what becomes of the bus behind a conventional bridge."""
+
+    bus_power_clock_control_enable = bit(7)
+    b2_b3_support = bit(6)
 
 
 class PowerManagementRegisters(RegisterBlock, size=8):
@@ -67,6 +63,8 @@ class PowerManagementRegisters(RegisterBlock, size=8):
 
     capabilities = ro(0x02, PowerManagementCapabilities)
     status = rw(0x04, PowerManagementStatus)
+    bridge_extensions = ro(0x06, PowerManagementBridge)
+    data = ro(0x07, width=8)
 
 
 class MsiControl(Register, width=16):
@@ -93,6 +91,28 @@ class Msi64Registers(MsiRegisters, size=0x18):
     message_data = rw(0x0C, width=16)
     mask_bits = rw(0x10)
     pending_bits = ro(0x14)
+
+
+class Msi32Message(RegisterBlock, size=0xA):
+    """What MSI with a 32-bit address sends, and where."""
+
+    message_address = rw(0x04)
+    message_data = rw(0x08, width=16)
+
+
+class Msi64Message(RegisterBlock, size=0xE):
+    """What MSI with a 64-bit address sends, and where."""
+
+    message_address = rw(0x04)
+    message_upper_address = rw(0x08)
+    message_data = rw(0x0C, width=16)
+
+
+class MsiMasks(RegisterBlock, size=8):
+    """Masks of MSI, from their own first byte; they follow the data."""
+
+    mask_bits = rw(0x00)
+    pending_bits = ro(0x04)
 
 
 class MsixControl(Register, width=16):
@@ -133,71 +153,101 @@ class MsixVector(RegisterBlock, size=0x10):
     vector_control = rw(0x0C, VectorControl)
 
 
-class PciExpressCapabilities(Register, width=16):
-    """PCI Express Capabilities Register."""
+class ProductDataAddress(Register, width=16):
+    """VPD Address Register."""
 
-    interrupt_message_number = field(13, 9)
-    slot_implemented = bit(8)
-    device_port_type = field(7, 4, PortType)
-    capability_version = field(3, 0)
+    flag = bit(15, "what was asked for has happened")
+    vpd_address = field(14, 0)
 
 
-class DeviceCapabilities(Register):
-    """Device Capabilities Register."""
+class ProductDataRegisters(RegisterBlock, size=8):
+    """Vital product data: a window of four bytes, which moves with the address."""
 
-    function_level_reset_capability = bit(28)
-    role_based_error_reporting = bit(15)
-    endpoint_l1_acceptable_latency = field(11, 9)
-    endpoint_l0s_acceptable_latency = field(8, 6)
-    extended_tag_field_supported = bit(5)
-    phantom_functions_supported = field(4, 3)
-    max_payload_size_supported = field(2, 0, "128 bytes shifted left by this")
+    address = rw(0x02, ProductDataAddress)
+    vpd_data = rw(0x04)
 
 
-class DeviceControl(Register, width=16):
-    """Device Control Register."""
+class SlotIdentification(Register, width=16):
+    """Expansion Slot and Chassis Number Registers."""
 
-    initiate_function_level_reset = bit(15)
-    max_read_request_size = field(14, 12, "128 bytes shifted left by this")
-    enable_no_snoop = bit(11)
-    aux_power_pm_enable = bit(10)
-    phantom_functions_enable = bit(9)
-    extended_tag_field_enable = bit(8)
-    max_payload_size = field(7, 5, "128 bytes shifted left by this")
-    enable_relaxed_ordering = bit(4)
-    unsupported_request_reporting_enable = bit(3)
-    fatal_error_reporting_enable = bit(2)
-    non_fatal_error_reporting_enable = bit(1)
-    correctable_error_reporting_enable = bit(0)
+    chassis_number = field(15, 8)
+    first_in_chassis = bit(5)
+    expansion_slots_provided = field(4, 0)
 
 
-class LinkCapabilities(Register):
-    """Link Capabilities Register, without what power management and errors need."""
+class SlotIdentificationRegisters(RegisterBlock, size=4):
+    """Slot identification."""
 
-    maximum_link_width = field(9, 4)
-    max_link_speed = field(3, 0)
-
-
-class LinkStatus(Register, width=16):
-    """Link Status Register, without what training needs."""
-
-    negotiated_link_width = field(9, 4)
-    current_link_speed = field(3, 0)
+    expansion_slot = ro(0x02, SlotIdentification)
 
 
-class PciExpressRegisters(RegisterBlock, size=0xC):
-    """PCI Express, as far as every function has it."""
+class DebugPort(Register, width=16):
+    """Where the debug port of an EHCI host controller is (EHCI 1.0, appendix C)."""
 
-    capabilities = ro(0x02, PciExpressCapabilities)
-    device_capabilities = ro(0x04, DeviceCapabilities)
-    device_control = rw(0x08, DeviceControl)
+    bar = field(15, 13)
+    bar_offset = field(12, 0)
 
 
-class LinkRegisters(RegisterBlock, size=0x14):
-    """PCI Express of a function that is at one end of a link."""
+class DebugPortRegisters(RegisterBlock, size=4):
+    """Debug port."""
 
-    link_capabilities = ro(0x0C, LinkCapabilities)
-    link_status = ro(0x12, LinkStatus)
+    debug_port = ro(0x02, DebugPort)
+
+
+class SataRevision(Register, width=16):
+    """SATACR0: of the serial ATA capability (AHCI 1.3.1, section 2.4)."""
+
+    major_revision = field(7, 4)
+    minor_revision = field(3, 0)
+
+
+class SataPlace(Register):
+    """SATACR1: where the index and data registers are; `bar_offset` counts in 4 bytes."""
+
+    bar_offset = field(23, 4)
+    bar_location = field(3, 0, "4 is BAR 0, 9 is BAR 5, 15 is here")
+
+
+class SataRegisters(RegisterBlock, size=8):
+    """Serial ATA data and index configuration."""
+
+    sata_revision = ro(0x02, SataRevision)
+    sata_place = ro(0x04, SataPlace)
+
+
+class SubsystemRegisters(RegisterBlock, size=8):
+    """Subsystem of a bridge, whose header has no room for it."""
+
+    subsystem_vendor_id = ro(0x04, width=16)
+    subsystem_id = ro(0x06, width=16)
+
+
+class AdvancedCapabilities(Register, width=8):
+    """AF Capabilities."""
+
+    flr_capable = bit(1)
+    transactions_pending_capable = bit(0)
+
+
+class AdvancedControl(Register, width=8):
+    """AF Control."""
+
+    initiate_flr = bit(0)
+
+
+class AdvancedStatus(Register, width=8):
+    """AF Status."""
+
+    transactions_pending = bit(0)
+
+
+class AdvancedRegisters(RegisterBlock, size=6):
+    """Advanced features: function level reset for conventional PCI."""
+
+    length = ro(0x02, width=8)
+    af_capabilities = ro(0x03, AdvancedCapabilities)
+    af_control = rw(0x04, AdvancedControl)
+    af_status = ro(0x05, AdvancedStatus)
 
 
 class VendorRegisters(RegisterBlock, size=3):
@@ -233,3 +283,27 @@ class DesignatedVendorRegisters(RegisterBlock, size=0xC):
 
     header_1 = ro(0x04, DesignatedHeader)
     dvsec_id = ro(0x08, width=16)
+
+
+class VirtioRegisters(RegisterBlock, size=0x10):
+    """Virtio's vendor-specific capability: where one of its structures is."""
+
+    cap_len = ro(0x02, width=8)
+    cfg_type = ro(0x03, width=8)
+    bar = ro(0x04, width=8)
+    id = ro(0x05, "which shared memory", width=8)
+    structure_offset = ro(0x08)
+    structure_length = ro(0x0C)
+
+
+class VirtioNotifyRegisters(RegisterBlock, size=0x14):
+    """What virtio's notifications need beside their place."""
+
+    notify_off_multiplier = ro(0x10)
+
+
+class VirtioMemoryRegisters(RegisterBlock, size=0x18):
+    """The upper halves of the place of virtio's shared memory."""
+
+    structure_offset_high = ro(0x10)
+    structure_length_high = ro(0x14)

@@ -5,20 +5,26 @@ PCI Express Base Specification 6.0, sections 7.5 to 7.9.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from uspace_drv.pci.capability_layouts import Reading
 from uspace_drv.pci.capability_names import EXTENDED, STANDARD
-from uspace_drv.pci.capability_registers import PortType
-
-_SPEEDS = {1: "2.5", 2: "5.0", 3: "8.0", 4: "16.0", 5: "32.0", 6: "64.0", 7: "128.0"}
+from uspace_drv.pci.capability_words import speed
+from uspace_drv.pci.express_registers import PortType
 
 
 @dataclass(frozen=True)
 class Capability:
-    """A capability of the standard list: its id and its offset in configuration space."""
+    """A capability of the standard list: its id and its offset in configuration space.
+
+    `registers` is what it holds, as it was read, in the order of its table. To read or write one of
+    them again, bind its block: `express_registers.LinkRegisters(config, capability.offset)`.
+    """
 
     id: int
     offset: int
+    registers: Sequence[Reading] = field(default=(), compare=False, repr=False, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -135,8 +141,8 @@ class Link:
     max_width: int
 
     def __str__(self) -> str:
-        now = f"x{self.width} at {_SPEEDS.get(self.speed, '?')} GT/s"
-        return f"link {now} of x{self.max_width} at {_SPEEDS.get(self.max_speed, '?')} GT/s"
+        now = f"x{self.width} at {speed(self.speed)}"
+        return f"link {now} of x{self.max_width} at {speed(self.max_speed)}"
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,61 @@ class VendorSpecific(Capability):
     def detail(self) -> str:
         """The bytes in hexadecimal."""
         return self.data.hex(" ", 4)
+
+
+_VIRTIO = {
+    1: "common configuration", 2: "notifications", 3: "interrupt status",
+    4: "device configuration", 5: "access through configuration space", 8: "shared memory",
+    9: "vendor's data",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VirtioStructure(VendorSpecific):
+    """Where one of virtio's structures is: `place` bytes into a BAR, `size` bytes long.
+
+    `multiplier` is the distance of the queues' doorbells, for notifications only.
+    """
+
+    kind: int
+    bar: int
+    place: int
+    size: int
+    multiplier: int | None
+
+    @property
+    def detail(self) -> str:
+        """What and where."""
+        kind = _VIRTIO.get(self.kind, f"structure {self.kind}")
+        extra = "" if self.multiplier is None else f", multiplier {self.multiplier}"
+        return f"virtio's {kind}, in bar {self.bar} at {self.place:#x}, {self.size:#x} bytes{extra}"
+
+
+@dataclass(frozen=True)
+class SerialNumber(ExtendedCapability):
+    """The device's serial number, 64 bits."""
+
+    number: int
+
+    @property
+    def detail(self) -> str:
+        """As it is printed on cards: eight bytes, high one first."""
+        return self.number.to_bytes(8, "big").hex("-")
+
+
+@dataclass(frozen=True)
+class VirtualFunctions(ExtendedCapability):
+    """Single root I/O virtualization: how many functions there are now and can be."""
+
+    now: int
+    total: int
+    enabled: bool
+
+    @property
+    def detail(self) -> str:
+        """How many."""
+        state = f"on with {self.now}" if self.enabled else "off"
+        return f"up to {self.total} virtual functions, {state}"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Status(Register, width=16):
     devsel_timing = field(10, 9)
     master_data_parity_error = bit(8)
     fast_back_to_back_transactions_capable = bit(7)
+    user_definable_features = bit(6, "PCI 2.1 only")
     mhz_66_capable = bit(5)
     capabilities_list = bit(4, "the capabilities pointer means something")
     interrupt_status = bit(3, "an INTx is pending")
@@ -71,6 +72,13 @@ class BaseAddress(Register):
     io_space = bit(0)
 
 
+class RomAddress(Register):
+    """Expansion ROM Base Address Register (section 7.5.1.2.4); `address` counts in 2 KiB."""
+
+    address = field(31, 11)
+    enable = bit(0, "the function answers there, if it does in memory at all")
+
+
 class ConfigHeader(RegisterBlock, size=HEADER_SIZE):
     """The header of a device (type 0); a bridge has its first 0x10 bytes and the last 12 alike."""
 
@@ -87,7 +95,7 @@ class ConfigHeader(RegisterBlock, size=HEADER_SIZE):
     cardbus_cis_pointer = ro(0x28)
     subsystem_vendor_id = ro(0x2C, width=16)
     subsystem_id = ro(0x2E, width=16)
-    expansion_rom_base_address = rw(0x30)
+    expansion_rom_base_address = rw(0x30, RomAddress)
     capabilities_pointer = ro(0x34, width=8)
     interrupt_line = rw(0x3C, width=8)
     interrupt_pin = ro(0x3D, "0 for none, 1 to 4 for INTA to INTD", width=8)

@@ -53,6 +53,9 @@ class Link(Protocol):
     def check_alive(self) -> None:
         """Raise `DeviceGone` if the device cannot be reached any more; takes some µs at most."""
 
+    def check_present(self) -> None:
+        """Raise `DeviceGone` if it answers no more: asked once, when a wait has run out."""
+
 
 class Accessor(Generic[T]):
     """One register of one window; the subclasses have the verbs that its right of access allows."""
@@ -145,6 +148,8 @@ class Readable(Accessor[T]):
             if link and (last_chance or reads >= IMMEDIATE_READS):
                 link.check_alive()
             if last_chance:
+                if link:
+                    link.check_present()
                 raise self._timeout(raw, wanted, fields, timeout, link)
             reads += 1
             if reads > IMMEDIATE_READS:

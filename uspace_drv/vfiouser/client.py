@@ -185,6 +185,10 @@ class Session:
         if hang_up.poll(0):
             raise DeviceGone(f"{self.name}: the server closed the connection")
 
+    def check_present(self) -> None:
+        """Nothing more than `check_alive` can be asked without the server's help."""
+        self.check_alive()
+
     def fail(self, failure: UspaceError) -> None:
         """Note what went wrong where no caller could be told."""
         self._failure = failure

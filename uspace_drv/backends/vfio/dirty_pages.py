@@ -33,7 +33,7 @@ def switch(name: str, fd: int, on: bool) -> None:
             name, fd, Type1Request.IOMMU_DIRTY_PAGES, DirtySwitch(ctypes.sizeof(DirtySwitch), flag)
         )
     except HostError as error:
-        if error.errno in {errno.ENOTTY, errno.EINVAL}:
+        if error.errno in {errno.ENOTTY, errno.EINVAL, errno.EACCES}:
             raise UnsupportedError(
                 f"{name}: this container does not track what the device writes; that takes Linux "
                 "5.8 or newer and type1v2 (--via vfio-type1), not an iommufd in its place"
