@@ -151,6 +151,7 @@ def virtual_function(target: Target) -> Iterator[str]:
     restore(igb)
 
 
+@pytest.mark.via("vfio-cdev", "vfio-type1", "vfio-compat", "vfio-type1v1")  # igb is in those guests
 def test_virtual_function_takes_the_token_of_its_owner(
     target: Target, virtual_function: str
 ) -> None:

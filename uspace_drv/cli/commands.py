@@ -27,6 +27,7 @@ COMMANDS = {
     "demo": ("demo:demo", "Show the main job, step by step, on a model or a device."),
     "list": ("listing:list_devices", "List PCI functions, UIO nodes and device models."),
     "info": ("info:info", "Show what a device is and has."),
+    "doctor": ("doctor:doctor", "Explain which ways to a device this machine has, and what helps."),
     "bind": ("binding:bind_function", "Hand a PCI function to vfio-pci or uio_pci_generic."),
     "restore": ("binding:restore_function", "Give a PCI function back to its kernel driver."),
     "vfs": ("binding:virtual_functions", "Create or remove virtual functions (SR-IOV)."),
