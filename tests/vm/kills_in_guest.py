@@ -49,7 +49,7 @@ WAYS = [*VFIO_WAYS, "uio"]
 SYSTEM = {"posix", "fcntl", "_io", "mmap", "select", "_thread", "uspace_drv.native._native"}
 """Modules whose functions make system calls."""
 
-KILLS_BY_TIME, KILLS_BY_COUNT, KILLS_OF_NOBODY = 60, 60, 24
+KILLS_BY_TIME, KILLS_BY_COUNT, KILLS_OF_NOBODY = 40, 60, 24
 MAPPED = 16 << 20
 SLACK = 64 << 20
 """Bytes: far more than a machine's memory moves by itself, far less than the killed had mapped."""

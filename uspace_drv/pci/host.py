@@ -14,6 +14,9 @@ from pathlib import Path
 
 from uspace_drv.errors import HostError
 
+DRAFT = ".new"
+"""What the name of a file ends with until all of it is on disk; a kill may leave it."""
+
 _PIECE = 1 << 16
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EIO)
 
@@ -138,7 +141,7 @@ class Host:
 
     def _with_draft(self, path: str) -> tuple[Path, Path]:
         target = self.path(path)
-        return target, target.with_name(f"{target.name}.new")
+        return target, target.with_name(target.name + DRAFT)
 
     def _write_at(self, path: str, data: bytes, offset: int | None, verb: str) -> None:
         try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from uspace_drv.errors import BusyError, HostError, NoDevice
 from uspace_drv.pci.address import PciAddress
-from uspace_drv.pci.host import Host
+from uspace_drv.pci.host import DRAFT, Host
 
 FOLDER = "/var/lib/uspace_drv"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -79,13 +79,16 @@ class Journal:
         return entry.boot_id != self.boot_id
 
     def addresses(self) -> list[PciAddress]:
-        """Return the functions that there are entries for, in order."""
-        found = []
+        """Return the functions that there are entries for, or drafts that a kill left, in order.
+
+        With a draft alone nothing has been changed yet, and `read` returns None.
+        """
+        found = set()
         for name in self._host.names(FOLDER):
             try:
-                found.append(PciAddress.parse(name.removesuffix(_SUFFIX)))
+                found.add(PciAddress.parse(name.removesuffix(DRAFT).removesuffix(_SUFFIX)))
             except NoDevice:
-                continue  # a draft that a kill left, or the lock
+                continue  # nothing of ours
         return sorted(found)
 
     def entries(self) -> dict[PciAddress, Entry]:

@@ -41,6 +41,8 @@ def restore(address: PciAddress, *, bus: PciBus | None = None) -> Binding:
             require_unused(function, bus.host)
             put(function, None, None, bus.host)
             bus.host.write("/sys/bus/pci/drivers_probe", str(address))
+        if entry is None and address in journal.addresses():
+            journal.remove(address)  # the draft of one, by a `bind` that was killed
         return Binding(address, bus.function(address).driver, function.driver, None, notes)
 
 

@@ -264,6 +264,17 @@ def test_a_damaged_entry_does_not_keep_the_others(machine: FakeMachine) -> None:
     assert done.driver == "nvme"
 
 
+def test_a_draft_alone_is_cleaned_away(machine: FakeMachine) -> None:
+    """Its `bind` was killed before it had changed anything."""
+    draft = f"{FOLDER}/{EDU}.json.new"
+    machine.file(draft, "a part")
+    (done,) = restore_all(bus=machine.bus)
+    assert not isinstance(done, Exception)
+    assert (done.driver, done.previous) == ("e1000e", "e1000e")
+    assert not machine.exists(draft)
+    assert restore_all(bus=machine.bus) == []
+
+
 def test_a_rehearsal_prints_every_write_and_makes_none(machine: FakeMachine) -> None:
     rehearsal = Rehearsal(machine)
     bind(EDU, terms=Terms(user="1000", persist=True), bus=PciBus(host=rehearsal))
