@@ -1,6 +1,8 @@
 """Print what ran where, from the JUnit results of each tier, and fail on what did not pass.
 
-usage: tally.py RESULTS TIER=LABEL...   (reads RESULTS/TIER.xml and RESULTS/failed: failed steps)
+usage: tally.py RESULTS TIER=LABEL...   (reads RESULTS/*.xml and RESULTS/failed: failed steps)
+
+Tiers that are named must be there; others are shown by the names of their files.
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ def main(arguments: list[str]) -> int:
     """Print a line for each tier and each failed step, then the sums; return the exit code."""
     results = Path(arguments[0])
     pairs = [argument.partition("=")[::2] for argument in arguments[1:]]
-    tiers = [read_tier(results / f"{name}.xml", label) for name, label in pairs]
+    labels = dict(pairs)
+    others = {path.stem for path in results.glob("*.xml")} - set(labels)
+    labels |= {name: f"in the guest: {name.replace('.', ', ')}" for name in sorted(others)}
+    tiers = [read_tier(results / f"{name}.xml", label) for name, label in labels.items()]
     note = results / "failed"
     steps = note.read_text().splitlines() if note.exists() else []
     for line in [*(f"{step}: this step failed" for step in steps), *map(str, tiers)]:

@@ -233,14 +233,35 @@ def tally(results: Path, *tiers: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
-def test_tally(tmp_path: Path) -> None:
-    good = "<testcase classname='m' name='a'/>"
-    skipped = "<testcase classname='m' name='b'><skipped message='no card'/></testcase>"
-    bad = "<testcase classname='m' name='c'><failure/></testcase>"
-    for name, cases in {"good": good * 3, "skips": good + skipped, "bad": good + bad}.items():
-        text = f"<testsuites><testsuite>{cases}</testsuite></testsuites>"
-        (tmp_path / f"{name}.xml").write_text(text)
+def leave(folder: Path, name: str, cases: str) -> None:
+    text = f"<testsuites><testsuite>{cases}</testsuite></testsuites>"
+    (folder / f"{name}.xml").write_text(text)
+
+
+def skipped(reason: str) -> str:
+    return f"<testcase classname='m' name='b'><skipped message='{reason}'/></testcase>"
+
+
+GOOD = "<testcase classname='m' name='a'/>"
+BAD = "<testcase classname='m' name='c'><failure/></testcase>"
+
+
+def test_tally_of_what_passed(tmp_path: Path) -> None:
+    leave(tmp_path, "good", GOOD * 3)
     assert tally(tmp_path, "good=VFIO") == (0, ["VFIO: 3 passed", "3 passed, 0 failed"])
+    leave(tmp_path, "own-amd.vfio-cdev", GOOD + skipped("this IOMMU has none"))
+    assert tally(tmp_path, "good=VFIO") == (0, [
+        "VFIO: 3 passed",
+        "in the guest: own-amd, vfio-cdev: 1 passed, 1 impossible there",
+        "    impossible m::b: this IOMMU has none",
+        "4 passed, 0 failed",
+    ])  # fmt: skip
+
+
+def test_tally_of_what_failed(tmp_path: Path) -> None:
+    for name, cases in {"good": GOOD * 3, "skips": GOOD + skipped("no card")}.items():
+        leave(tmp_path, name, cases)
+    leave(tmp_path, "bad", GOOD + BAD)
     code, lines = tally(tmp_path, "good=A", "skips=B", "bad=C", "none=D")
     assert code == 1
     assert lines == [
@@ -251,6 +272,10 @@ def test_tally(tmp_path: Path) -> None:
         "D (left no result): 0 passed, 1 failed",
         "5 passed, 3 failed",
     ]
+
+
+def test_tally_of_a_step_that_failed(tmp_path: Path) -> None:
+    leave(tmp_path, "good", GOOD * 3)
     (tmp_path / "failed").write_text("coverage\n")
     assert tally(tmp_path, "good=A") == (
         1, ["coverage: this step failed", "A: 3 passed", "3 passed, 1 failed"],
