@@ -24,13 +24,18 @@ WHY_NOT = (
     ("debian-*", "vfio-compat", "Debian's kernels have no IOMMUFD"),
     ("debian-*", "vfio-noiommu*", "Debian's kernels have no VFIO_NOIOMMU"),
     ("debian-*", "platform-uio", "Debian's kernels have no UIO_PDRV_GENIRQ"),
-    ("*-none", "vfio-*", "there is no IOMMU"),
-    ("*", "vfio-noiommu*", "an IOMMU is there, and the kernel gives its groups instead"),
-    ("*", "uio", "UIO's DMA needs that no IOMMU translates"),
+    ("*-none", "vfio-[!n]*", "there is no IOMMU"),
+    ("own-[!n]*", "vfio-noiommu*", "an IOMMU is there, and the kernel gives its groups instead"),
+    ("*-[!n]*", "uio", "UIO's DMA needs that no IOMMU translates"),
 )
-"""Guest, way and reason, the first that fits; the rest is the same there as in another column."""
+"""Guest, way and reason, the first that fits; [!n] keeps "none" and "noiommu" out."""
+
+FULLEST = "own-intel"
+ONCE = ("vfio-type1v1", "vfio-compat", "platform-uio", "sysfs")
+"""Ways that are tested in the fullest guest alone."""
 
 SAME = "=", "does not depend on that; tested in another column"
+LOST = "NO RESULT", None
 
 
 def cell(results: Path, guest: str, way: str) -> tuple[str, str | None]:
@@ -42,7 +47,9 @@ def cell(results: Path, guest: str, way: str) -> tuple[str, str | None]:
         return (f"{bad} FAILED" if bad else f"{tier.passed} passed"), None
     fits = (why for at, what, why in WHY_NOT if fnmatch(guest, at) and fnmatch(way, what))
     reason = next(fits, None)
-    return ("-", reason) if reason else SAME
+    if reason:
+        return "-", reason
+    return SAME if way in ONCE and guest != FULLEST else LOST
 
 
 def main(arguments: list[str]) -> None:

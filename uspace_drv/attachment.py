@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Generic, NoReturn, TypeVar, overload
@@ -53,26 +54,29 @@ class Attachment(Generic[D]):
 
     def suspend(self) -> None:
         """Let the driver make ready, then keep the device off the bus."""
-        self.driver._stop_interrupts()
-        self.driver.suspend()
-        self.driver._is_suspended = True
-        self.driver.device.set_bus_master(False)
+        with self._way_out.turn:
+            self.driver._stop_interrupts()
+            self.driver.suspend()
+            self.driver._is_suspended = True
+            self.driver.device.set_bus_master(False)
 
     def resume(self) -> None:
         """Undo `suspend`."""
-        self.driver.device.set_bus_master(True)
-        self.driver.resume()
-        self.driver._is_suspended = False
-        self.driver._start_interrupts()
+        with self._way_out.turn:
+            self.driver.device.set_bus_master(True)
+            self.driver.resume()
+            self.driver._is_suspended = False
+            self.driver._start_interrupts()
 
     def reset(self) -> None:
         """Reset the function under the driver, and let the driver bring it back."""
-        self.driver.device.require_reset()
-        self.driver._stop_interrupts()
-        self.driver.device.reset()
-        self.driver.device.set_bus_master(True)
-        self.driver.reset()
-        self.driver._start_interrupts()
+        with self._way_out.turn:
+            self.driver.device.require_reset()
+            self.driver._stop_interrupts()
+            self.driver.device.reset()
+            self.driver.device.set_bus_master(True)
+            self.driver.reset()
+            self.driver._start_interrupts()
 
     def close(self) -> None:
         """Take the way out. Twice is fine; a handler of the driver cannot do it."""
@@ -139,7 +143,8 @@ def attach(
         device = Device(backend, dma_bits=driver.dma_bits, irq_kind=irq_kind)
         started = _start(driver, device, way_out)
         heed = Heed(started, lambda: _leave(way_out))
-        way_out.push("stop listening to the host", device.watch(heed))
+        with way_out.turn:  # the host may speak at once, and leaving must end this too
+            way_out.push("stop listening to the host", device.watch(heed))
     except BaseException as error:
         _leave(way_out, error)
         raise
@@ -227,7 +232,7 @@ def _leave(way_out: Teardown, error: BaseException | None = None) -> None:
     try:
         way_out.run(error)
     finally:
-        if way_out in _ways_out:
+        with suppress(ValueError):  # another thread may be leaving too
             _ways_out.remove(way_out)
         if not _ways_out:
             _exchange_handlers(_unwind, signal.SIG_DFL)

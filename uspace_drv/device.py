@@ -6,9 +6,10 @@ interrupts, then DMA, then windows.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from uspace_drv import native
 from uspace_drv.dma import Dma
@@ -36,7 +37,23 @@ from uspace_drv.port import (
 )
 from uspace_drv.teardown import Teardown
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _ROM = -1  # in place of a BAR's number
+
+
+def _in_turn(
+    method: Callable[Concatenate[Device, P], T],
+) -> Callable[Concatenate[Device, P], T]:
+    """Do it before or after `close()`, never at the same time: the host may take the device."""
+
+    @wraps(method)
+    def run(self: Device, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return run
 
 
 class Device:
@@ -58,6 +75,7 @@ class Device:
         self._irqs: dict[int, Irq] = {}
         self._dma: Dma | None = None
         self._closed = False
+        self._turn = threading.RLock()
 
     @property
     def address(self) -> str:
@@ -74,6 +92,7 @@ class Device:
         """Number and size in bytes of every BAR that is implemented."""
         return self._backend.bar_sizes
 
+    @_in_turn
     def bar(self, number: int, *, combining: bool = False) -> Window:
         """The window on a BAR: the same one each time, open as long as the device.
 
@@ -97,6 +116,7 @@ class Device:
             raise BusyError(f"{self.address} bar {number}: is open {how} write-combining")
         return self._windows[number]
 
+    @_in_turn
     def rom(self) -> Window:
         """Open the expansion ROM, read-only; open as long as the device.
 
@@ -151,6 +171,7 @@ class Device:
         counts = self._backend.irq_counts
         return counts[self.irq_kind] if counts else 0
 
+    @_in_turn
     def irq(self, index: int = 0) -> Irq:
         """Interrupt `index`, switched on: the same object each time, open as long as the device."""
         self._check_open()
@@ -166,10 +187,13 @@ class Device:
         return self._irqs[index]
 
     @cached_property
+    @_in_turn
     def dma(self) -> Dma:
         """Its view of memory, or `UnsupportedError` where it may not have any."""
         self._check_open()
-        self._dma = Dma(self._backend.dma, self.address, self._dma_bits, self.health.check_alive)
+        if self._dma is None:
+            alive = self.health.check_alive
+            self._dma = Dma(self._backend.dma, self.address, self._dma_bits, alive)
         return self._dma
 
     @property
@@ -177,6 +201,7 @@ class Device:
         """Whether there is a reset through this backend."""
         return self._backend.can_reset
 
+    @_in_turn
     def reset(self) -> None:
         """Reset the function, after which it is well; `UnsupportedError` where there is no way to.
 
@@ -219,16 +244,18 @@ class Device:
 
     def close(self) -> None:
         """End interrupts, unmap DMA memory, close windows, in this order. Twice is fine."""
-        self._closed = True
+        with self._turn:
+            self._closed = True
+            windows, irqs, dma = self._windows, self._irqs, self._dma
+            self._windows, self._irqs, self._dma = {}, {}, None
+            self.__dict__.pop("dma", None)  # so that it is asked for again, and refused
         way_out = Teardown()
-        for number, window in self._windows.items():
+        for number, window in windows.items():
             way_out.push(f"close {'the ROM' if number == _ROM else f'BAR {number}'}", window.close)
-        if self._dma is not None:
-            way_out.push("unmap DMA memory", self._dma.close)
-        for index, irq in self._irqs.items():
+        if dma is not None:
+            way_out.push("unmap DMA memory", dma.close)
+        for index, irq in irqs.items():
             way_out.push(f"switch off interrupt {index}", irq.close)
-        self._windows, self._irqs, self._dma = {}, {}, None
-        self.__dict__.pop("dma", None)  # so that it is asked for again, and refused
         way_out.run()
 
     def _open_combined(self, number: int) -> Window:

@@ -211,7 +211,8 @@ class Dma(DmaTable[DmaBuffer]):
         import numpy as np  # noqa: PLC0415 - see above
 
         count = -(-buffer.size // self._page)
-        bitmap = self._space.dirty_pages(Iova(buffer.iova), count * self._page)
+        mapped = -(-buffer.size // buffer.page_size) * buffer.page_size  # a host wants whole ones
+        bitmap = self._space.dirty_pages(Iova(buffer.iova), mapped)
         bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
         return bits[:count].astype(np.bool_)
 

@@ -23,6 +23,7 @@ class Health:
         self.check_present = check_present
         self._fault: tuple[type[DeviceError], str] | None = None
         self._spared: int | None = None
+        self._verdict = threading.Lock()  # the host speaks while a reset ends
 
     @property
     def is_well(self) -> bool:
@@ -31,13 +32,15 @@ class Health:
 
     def fail(self, kind: type[DeviceError], reason: str) -> None:
         """From now on raise such an error; what is gone stays so."""
-        if not self._is_gone:
-            self._fault = kind, reason
+        with self._verdict:
+            if not self._is_gone:
+                self._fault = kind, reason
 
     def recover(self) -> None:
         """Be well again, after a reset."""
-        if not self._is_gone:
-            self._fault = None
+        with self._verdict:
+            if not self._is_gone:
+                self._fault = None
 
     def check_alive(self) -> None:
         """Raise what `fail()` said, except to a thread that is spared."""

@@ -19,7 +19,8 @@ class Teardown:
 
     def __init__(self) -> None:
         self._steps: list[tuple[str, Callable[[], None]]] = []
-        self._turn = threading.RLock()
+        self.turn = threading.RLock()
+        """Held while steps run; hold it for what must be over before another thread leaves."""
 
     def push(self, what: str, step: Callable[[], None]) -> None:
         """Add what is to be done first on the way out, and its name for the report."""
@@ -27,7 +28,7 @@ class Teardown:
 
     def run(self, error: BaseException | None = None) -> None:
         """Run every step once. Raises the first failure, unless `error` is there to take notes."""
-        with self._turn, _signals_held():
+        with self.turn, _signals_held():
             first = self._run_steps(error)
             if first is not None and error is None:
                 raise first

@@ -171,7 +171,7 @@ def test_group_that_is_not_viable_names_the_sibling() -> None:
     binding = bind(member, VFIO)
     try:
         assert any(str(sibling.address) in note for note in binding.notes)
-        with pytest.raises(HostError, match=rf"is shared with {sibling.address} \(e1000\)"):
+        with pytest.raises(HostError, match=rf"is shared with .*{sibling.address} \(e1000\)"):
             attach(str(member), Edu)
     finally:
         restore(member)

@@ -226,6 +226,13 @@ def test_interrupts_are_counted_from_when_they_were_switched_on(node: Node) -> N
     assert (line.take(), line.take()) == (2, 0)
 
 
+def test_an_interrupt_while_it_is_switched_on_is_not_counted(node: Node) -> None:
+    node.fire(6)  # after the file `event` said 5
+    line = node.line(total=5)
+    node.fire(7)
+    assert line.take() == 1
+
+
 def test_the_kernels_counter_wraps(node: Node) -> None:
     line = node.line(total=0xFFFF_FFFF)
     node.fire(1)

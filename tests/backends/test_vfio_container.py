@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.backends.fake_vfio import FakeVfio
+from tests.backends.fake_vfio import FakeVfio, iommu_info
 from uspace_drv.backends.vfio import uapi
 from uspace_drv.backends.vfio.container import Container, locked_memory
 from uspace_drv.backends.vfio.uapi import Type1Request, dirty
@@ -116,3 +117,18 @@ def test_unmapping_too_little_is_an_error(kernel: FakeVfio, container: Container
 
 def test_locked_memory_is_a_number_of_bytes() -> None:
     assert locked_memory() % 1024 == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(28, 24), (28, 0x1000), (32, 1000)],
+    ids=["a circle", "past the end", "more ranges than there is room for"],
+)
+def test_what_the_kernel_says_is_looked_at(
+    kernel: FakeVfio, container: Container, place: int, value: int
+) -> None:
+    info = bytearray(iommu_info([(0, 0xFFFF)], 100))
+    info[place : place + 4] = value.to_bytes(4, sys.byteorder)
+    kernel.iommu_info = bytes(info)
+    with pytest.raises(HostError, match="what the kernel says makes no sense"):
+        _ = container.ranges

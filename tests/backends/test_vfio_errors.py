@@ -124,6 +124,15 @@ def test_group_that_is_not_viable_names_the_sibling(machine: FakeMachine, kernel
     refused(machine, HostError, rf"{shared}, .*; run: uspace bind 0000:00:04\.1$")
 
 
+def test_group_that_a_bridge_keeps_says_how_to_free_it(
+    machine: FakeMachine, kernel: FakeVfio
+) -> None:
+    machine.file(f"{machine.function(SIBLING, driver='shpchp', group=14)}/class", "0x060400\n")
+    kernel.group_flags = uapi.GroupFlag(0)
+    unbind = r"/sys/bus/pci/devices/0000:00:04\.1/driver/unbind"
+    refused(machine, HostError, rf".*; run: echo 0000:00:04\.1 \| sudo tee {unbind}$")
+
+
 @pytest.mark.parametrize("driver", [None, "pcieport", "vfio-pci"])
 def test_harmless_siblings_are_not_blamed(
     machine: FakeMachine, kernel: FakeVfio, driver: str | None

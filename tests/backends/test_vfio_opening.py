@@ -17,6 +17,7 @@ from tests.unit.pci.fake_sysfs import EDU, FakeMachine
 from uspace_drv.backends.vfio import WAYS, Handover, Options, nodes, resume
 from uspace_drv.device import Device
 from uspace_drv.errors import BusyError, HostError, NoDevice, UnsupportedError, UspaceError
+from uspace_drv.iommufd.uapi import memory
 from uspace_drv.opening import VIAS, open_backend
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.sysfs import DEVICES
@@ -236,6 +237,34 @@ def test_the_kernel_tells_where_pinned_memory_is(machine: FakeMachine, kernel: F
         dma.unmap_all()
         assert not kernel.mapped
         pages.close()
+
+
+def test_the_same_pinned_memory_in_two_sizes(
+    machine: FakeMachine, kernel: FakeVfio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(argument: memory.IoasNoiommuGetPa) -> None:
+        argument.out_phys = PHYSICAL
+
+    monkeypatch.setattr(kernel, "ioas_noiommu_get_pa", tell)
+    add_device_file(machine, "noiommu-vfio0")
+    with closing(open_vfio(EDU, machine.bus, "vfio-noiommu-cdev", UNSAFE)) as backend:
+        whole = backend.dma.map(0x1000, 0x2000, None, Direction.BOTH)
+        backend.dma.map(0x1000, 0x1000, None, Direction.BOTH)
+        backend.dma.unmap(whole, 0x2000)
+        assert [size for size, _ in kernel.mapped.values()] == [0x1000]
+
+
+@pytest.mark.parametrize(
+    ("way", "request_"),
+    [("vfio-compat", "GROUP_GET_DEVICE_FD"), ("vfio-cdev", "DEVICE_BIND_IOMMUFD")],
+)
+def test_an_iommufd_without_interrupt_remapping(
+    machine: FakeMachine, kernel: FakeVfio, way: str, request_: str
+) -> None:
+    add_device_file(machine)
+    kernel.fails[request_] = errno.EPERM
+    with pytest.raises(HostError, match=WHERE + ".*iommufd.allow_unsafe_interrupts=1"):
+        open_vfio(EDU, machine.bus, way)
 
 
 @pytest.mark.parametrize("way", ["vfio-type1", "vfio-cdev"])

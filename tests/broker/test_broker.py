@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -67,7 +70,7 @@ class Bench:
         self.openings: list[FakeOpening] = []
         self.notices: list[str] = []
         self.resets = 0
-        self.refusal: UspaceError | None = None
+        self.refusal: Exception | None = None
         self.users: set[int] | None = None
 
     def open(self, *_: object) -> FakeOpening:
@@ -209,6 +212,9 @@ def test_what_cannot_be_opened_is_said_and_may_be_had_later(bench: Bench) -> Non
     bench.refusal = HostError("no such thing")
     with pytest.raises(HostError, match="no such thing"):
         take(bench.path)
+    bench.refusal = OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(HostError, match="Too many open files"):
+        take(bench.path)
     bench.refusal = None
     connection, offer = take(bench.path)
     os.close(offer.handover.fds[0])
@@ -239,6 +245,14 @@ def test_another_user_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     assert len(bench.openings) == 1  # the probe
 
 
+def test_a_user_has_a_number_of_32_bits() -> None:
+    class Connection:
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("iII", 4711, 3_000_000_000, 0)
+
+    assert wire.peer_of(cast("socket.socket", Connection())) == (4711, 3_000_000_000)
+
+
 def test_the_kernel_says_who_connects() -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there:
@@ -249,21 +263,58 @@ def test_a_socket_that_a_killed_broker_left_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
         left.bind(str(path))
-    server._listen(path).close()
-    with closing(server._listen(path)), pytest.raises(BusyError, match="another server listens"):
-        server._listen(path)
+    server._listen(path, path).close()
+    with (
+        closing(server._listen(path, path)),
+        pytest.raises(BusyError, match="another server listens"),
+    ):
+        server._listen(path, path)
 
 
+def test_the_socket_is_its_owners_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    listen = socket.socket.listen
+
+    def look(listener: socket.socket, backlog: int) -> None:
+        seen.append((tmp_path / "socket").stat().st_mode & 0o777)
+        listen(listener, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", look)
+    before = os.umask(0)
+    try:
+        server._listen(tmp_path / "socket", tmp_path / "socket").close()
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
+
+
+def test_the_folder_of_the_socket_may_be_moved_by_its_owner(bench: Bench) -> None:
+    """A user must not lead a broker of root's elsewhere by a link in the folder's place."""
+    folder, elsewhere = bench.path.parent / "folder", bench.path.parent / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "socket").write_text("precious")
+    broker = Broker(EDU, folder / "socket", user=os.getuid())
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(elsewhere)
+    broker.close()
+    assert (elsewhere / "socket").read_text() == "precious"
+    assert list(folder.with_name("moved").iterdir()) == []
+
+
+@pytest.mark.usefixtures("bench")
 def test_what_is_no_socket_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
     with pytest.raises(HostError, match="exists and is no socket"):
-        server._listen(path)
+        Broker(EDU, path)
     assert path.read_text() == "precious"
     with pytest.raises(HostError, match="cannot serve at"):
-        server._listen(tmp_path / "no" / "folder")
+        Broker(EDU, tmp_path / "no" / "folder")
     with pytest.raises(HostError, match="cannot serve at"):
-        server._listen(tmp_path / ("x" * 200))
+        Broker(EDU, tmp_path / ("x" * 200))
 
 
 # the client, and brokers that are none
@@ -302,6 +353,7 @@ def answering(path: Path, answer: Callable[[socket.socket], object]) -> Iterator
             "expected an offer",
         ),
         (b" " * 20000, "longer than an answer may be"),
+        (b"[" * 16000, "which is no JSON"),
     ],
 )
 def test_strange_answers(tmp_path: Path, packet: bytes, words: str) -> None:
@@ -318,16 +370,24 @@ def test_strange_answers(tmp_path: Path, packet: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "data"), [("vfio-type1", {"x": 1}), ("vfio-cdev", {}), ("vfio-type1", {})]
+    ("kind", "data", "error", "why"),
+    [
+        ("vfio-type1", {"x": 1}, PeerError, "was handed over wrongly"),
+        ("vfio-cdev", {}, PeerError, "was handed over wrongly"),
+        ("vfio-type1", {}, PeerError, "was handed over wrongly"),
+        ("vfio-of-tomorrow", {}, UnsupportedError, "which this version does not know"),
+    ],
 )
-def test_an_offer_that_cannot_be_taken(tmp_path: Path, kind: str, data: dict[str, int]) -> None:
+def test_an_offer_that_cannot_be_taken(
+    tmp_path: Path, kind: str, data: dict[str, int], error: type[UspaceError], why: str
+) -> None:
     read_end, write_end = os.pipe()
     words = {"version": 1, "address": "0000:00:04.0", "kind": kind, "data": data}
     packet = json.dumps(words).encode()
     path = tmp_path / "socket"
     with (
         answering(path, lambda connection: socket.send_fds(connection, [packet], [write_end])),
-        pytest.raises(PeerError, match="was handed over wrongly"),
+        pytest.raises(error, match=why),
     ):
         client.open_brokered(str(path))
     os.close(write_end)

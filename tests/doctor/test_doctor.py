@@ -33,6 +33,7 @@ from tests.doctor.machines import (
     without,
 )
 from uspace_drv.doctor import Diagnosis, State, Verdict, diagnose
+from uspace_drv.doctor import machine as machine_module
 from uspace_drv.doctor.kernel import ModuleState
 from uspace_drv.errors import NoDevice, UnsupportedError
 from uspace_drv.pci.address import DeviceAddress
@@ -159,6 +160,7 @@ def test_an_iommu_that_the_firmware_hides(make: Make) -> None:
     [
         ("", "", "intel_iommu=on "),
         ("quiet intel_iommu=off", "quiet intel_iommu=off", "intel_iommu=on quiet"),
+        ("iommu=off intel_iommu=off", "intel_iommu=off iommu=off", "intel_iommu=on "),
     ],
 )
 def test_an_iommu_that_the_kernel_was_not_told_of(
@@ -174,6 +176,38 @@ def test_an_iommu_that_the_kernel_was_not_told_of(
     command = edit.replace("/etc/default/grub", str(grub))
     subprocess.run(["/bin/sh", "-c", command], check=True, env={"PATH": "/usr/bin:/bin"})
     assert grub.read_text() == f'GRUB_CMDLINE_LINUX="{after}"\n'
+
+
+@pytest.mark.parametrize(
+    ("told", "grub"),
+    [
+        ("", "GRUB_CMDLINE_LINUX='quiet'\n"),
+        ("", 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n'),
+        ("intel_iommu=off", 'GRUB_CMDLINE_LINUX="quiet"\n'),
+    ],
+)
+def test_a_grub_that_no_edit_fits(make: Make, told: str, grub: str) -> None:
+    """A command that changes nothing is worse than none: the words are said instead."""
+    layers = (without(DEBIAN, *NO_GROUP), kernel("6.1.0-30-amd64", told), function(EDU))
+    lines = ways(make(*layers, {"/etc/default/grub": grub}))["vfio-type1"].lines
+    assert not any(line.startswith("sed") for line in lines)
+    assert any(line.startswith("# start the kernel") for line in lines)
+
+
+def test_no_iommu_where_there_is_no_firmware_setup(make: Make) -> None:
+    board: Files = {"/proc/sys/kernel/arch": "aarch64\n", "/proc/cpuinfo": "processor : 0\n"}
+    found = ways(make(LAPTOP, board))["vfio-type1"]
+    assert found.state is CANNOT
+    assert "VT-d" not in " ".join(found.why)
+
+
+def test_a_user_name_is_a_word_of_the_shell(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "_name_of", lambda _: "HOUSE\\alice")
+    machine = make(DEBIAN, LOADED, NOBODY)
+    machine.closed = {f"{PCI}/{EDU}/config"}
+    found = ways(machine, EDU)
+    assert "--user 'HOUSE\\alice'" in found["vfio-type1"].lines[-1]
+    assert " 'HOUSE\\alice' " in found["sysfs"].lines[-1]
 
 
 def test_interrupts_that_are_not_remapped(make: Make) -> None:
@@ -207,8 +241,9 @@ def test_a_bridge_whose_driver_is_in_the_way(make: Make) -> None:
 
 
 def test_vsock_is_the_machines_own(make: Make) -> None:
-    vsock = f"/sys/devices/pci0000:00/{EDU}/virtio3/device"
-    found = examine(make(MICROVM, function(EDU), {vsock: "0x0013\n"}))
+    folder = f"/sys/devices/pci0000:00/{EDU}/virtio3"
+    vsock = {f"{folder}/device": "0x0013\n", "/sys/bus/virtio/devices/virtio3": f"->{folder}"}
+    found = examine(make(MICROVM, function(EDU), vsock))
     assert found.facts.candidates == ()
     assert not found.has_a_way
 
@@ -267,6 +302,13 @@ def test_a_container_that_was_given_the_nodes(make: Make) -> None:
         ({}, ModuleState.LOADABLE),
         ({"/etc/modprobe.d/x.conf": "blacklist vfio-pci\n"}, ModuleState.LOADABLE),
         ({"/etc/modprobe.d/x.conf": "install vfio_pci /bin/false\n"}, ModuleState.BLOCKED),
+        (
+            {
+                "/etc/modprobe.d/x.conf": "",
+                "/usr/lib/modprobe.d/x.conf": "install vfio_pci /bin/false\n",
+            },
+            ModuleState.LOADABLE,
+        ),
         ({"/proc/cmdline": "quiet module_blacklist=x,vfio-pci\n"}, ModuleState.BLOCKED),
         ({"/proc/cmdline": "quiet nomodule\n"}, ModuleState.UNLOADABLE),
         ({"/proc/sys/kernel/modules_disabled": "1\n"}, ModuleState.UNLOADABLE),

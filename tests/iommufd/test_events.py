@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.iommufd.fake_iommu import FakeIommu
 from uspace_drv.errors import PeerError
-from uspace_drv.iommufd import EventQueue, HwptFlag, Iommufd, ViommuType
+from uspace_drv.iommufd import EventQueue, Fault, HwptFlag, Iommufd, ViommuType
 from uspace_drv.iommufd.uapi.queues import LOST_EVENTS
 
 LAST_SEQUENCE = 0x7FFF_FFFF
@@ -90,3 +90,21 @@ def test_an_event_of_another_size_is_no_event(source: Source) -> None:
     source.report(bytes(SIZE - 1))
     with pytest.raises(PeerError, match="event 0 ends after 31 bytes; expected 32"):
         source.queue.take()
+
+
+def test_what_is_too_short_for_a_header_is_no_event(source: Source) -> None:
+    source.report(bytes(SIZE + 4))
+    with pytest.raises(PeerError, match="4 bytes follow the last event"):
+        source.queue.take()
+
+
+def test_a_large_group_of_faults_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel hands out no part of a group."""
+    fake = FakeIommu(monkeypatch)
+    iommufd = Iommufd("0000:00:04.0")
+    queue = iommufd.alloc_fault_queue()
+    (fd,) = fake.queues.values()
+    os.write(fd, bytes(100 * Fault.SIZE))
+    assert len(queue.take()) == 100
+    iommufd.close()
+    os.close(fd)

@@ -19,8 +19,8 @@ from uspace_drv.models.config import ModelConfig, PciIdentity
 from uspace_drv.native import Window
 from uspace_drv.pci import capability_values as values
 from uspace_drv.pci.capabilities import capabilities
-from uspace_drv.pci.express_registers import PortType
 from uspace_drv.pci.config import ConfigHeader, read_ids
+from uspace_drv.pci.express_registers import PortType
 from uspace_drv.pci.ids import FunctionIds
 
 IDENTITY = PciIdentity(0x1234, 0x11E8, 0x010802, 0x10, 0x1AF4, 0x1100)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from tests.unit.specimens import BellModel, BellRegisters
+from tests.unit.specimens import WAIT, BellModel, BellRegisters
 from uspace_drv import Driver, IrqKind, attach, native
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.device import Device
@@ -200,3 +201,22 @@ def test_interrupt_that_software_fires(device: Device) -> None:
     assert device.irq(1).poll() == 1
     with pytest.raises(UnsupportedError, match="bell msi 1: no eventfd can unmask it this way"):
         device.irq(1).unmask_fd()
+
+
+def test_what_is_being_opened_when_it_is_closed_is_closed_too(
+    device: Device, backend: VirtualDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host may take the device back, in its own thread, at any time."""
+    closing = threading.Thread(target=device.close)
+    open_bar = backend.bar
+
+    def slow_bar(number: int) -> Window:
+        closing.start()
+        closing.join(0.05)
+        return open_bar(number)
+
+    monkeypatch.setattr(backend, "bar", slow_bar)
+    window = device.bar(0)
+    closing.join(WAIT)
+    with pytest.raises(ClosedError):
+        window.read32(0)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.unit.specimens import WAIT
 from uspace_drv.dma import Dma, collect, publish
+from uspace_drv.dma_memory import HUGE_PAGE
 from uspace_drv.errors import (
     ClosedError,
     DeviceError,
@@ -523,3 +524,25 @@ def test_publish_stores_and_collect_reads() -> None:
     publish(Doorbell(), 7)
     assert Doorbell.rung == [7]
     assert collect(lambda: 5) == 5
+
+
+def test_dirty_pages_are_asked_for_whole_mappings() -> None:
+    """A part of a huge page is mapped, and asked for, with all of that page."""
+
+    class Tracking(PhysicalSpace):
+        def dirty_pages(self, iova: Iova, size: int) -> bytes:
+            assert (iova, size) == (HUGE_PAGE, HUGE_PAGE)
+            return b"\x01" + bytes(size // PAGE // 8 - 1)
+
+    dma = Dma(Tracking(HUGE_PAGE), "bell", 64)
+    array = np.frombuffer(mmap.mmap(-1, HUGE_PAGE), np.uint8)[: 2 * PAGE]
+    place = array.ctypes.data, array.nbytes, HUGE_PAGE, HUGE_PAGE
+    buffer = dma._map_checked(array, Direction.BOTH, *place, None)
+    assert list(dma.dirty_pages(buffer)) == [True, False]
+    dma.close()
+
+
+def test_it_is_made_once(dma: Dma, iommu: Iommu) -> None:
+    with pytest.raises(TypeError, match="it has its parts already"):
+        dma.__init__(iommu, "bell", 32)  # type: ignore[misc]
+    assert dma.alloc(np.uint8).direction is Direction.BOTH

@@ -304,3 +304,39 @@ def test_kernel_that_holds_the_device_when_it_is_left(
     else:
         with pytest.raises(BusyError):
             attached.close()
+
+
+def test_what_is_gone_while_a_reset_ends_stays_gone() -> None:
+    class Interrupted(Health):
+        host: threading.Thread | None = None
+
+        @property
+        def _is_gone(self) -> bool:
+            found = super()._is_gone
+            if self.host is None:
+                self.host = threading.Thread(target=self.fail, args=[DeviceGone, "unplugged"])
+                self.host.start()
+                self.host.join(0.05)
+            return found
+
+    health = Interrupted("bell")
+    health.recover()
+    assert health.host is not None
+    health.host.join(WAIT)
+    assert not health.is_well
+
+
+def test_a_reset_is_over_before_the_host_gets_the_device(model: BellModel) -> None:
+    host = threading.Thread(target=model.request_back)
+
+    class Slow(Following):
+        def reset(self) -> None:
+            host.start()
+            host.join(0.05)
+            self.log.append("reset")
+
+    attached = attach(model, Slow)
+    attached.reset()
+    host.join(WAIT)
+    assert attached.driver.log == ["probe", "reset", "remove"]
+    attached.close()

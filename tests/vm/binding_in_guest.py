@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from uspace_drivers.edu import Edu
+from uspace_drv.attachment import attach
 from uspace_drv.backends.vfio.ways import nodes_of
 from uspace_drv.broker import open_brokered
 from uspace_drv.errors import BusyError, HostError
@@ -206,11 +208,17 @@ def test_a_dry_run_changes_nothing() -> None:
 def test_a_whole_group() -> None:
     bus = PciBus()
     shared = next(f for f in bus.functions() if f.group and f.driver == "e1000" and f.address.bus)
+    bridges = [f for f in bus.functions() if f.driver == "shpchp"]  # on Debian's kernel
     bindings = bind_group(shared.address)
-    assert len(bindings) == 2
-    assert [binding.notes for binding in bindings] == [(), ()]
-    assert {bus.function(binding.address).driver for binding in bindings} == {VFIO}
-    open_backend(str(shared.address)).close()
+    bound = [binding for binding in bindings if binding.driver == VFIO]
+    assert [binding.notes for binding in bound] == [(), ()]
+    assert {bus.function(binding.address).driver for binding in bound} == {VFIO}
+    released = [binding.address for binding in bindings if binding not in bound]
+    assert released == [bridge.address for bridge in bridges]
+    edu = next(each.address for each in bound if each.address != shared.address)
+    with attach(str(edu), Edu) as driver:  # the bridge still lets memory be reached
+        driver.store(b"over the bridge")
+        assert driver.load(15) == b"over the bridge"
 
 
 def test_a_udev_rule_binds_it_again() -> None:
@@ -227,9 +235,8 @@ def test_a_udev_rule_binds_it_again() -> None:
         assert not isinstance(result, Exception)
         assert result.driver == "e1000"
         assert not Path(rule_path(CARD)).exists()
-        subprocess.run([udevadm(), "control", "--reload"], check=True, timeout=30)
-        announce(CARD)
-        subprocess.run([udevadm(), "settle"], check=True, timeout=30)
+        announce(CARD)  # to a udev that still knows the rule
+        settle()
         assert PciBus().function(CARD).driver == "e1000"
 
 
@@ -254,7 +261,7 @@ def test_virtual_functions() -> None:
     bus = PciBus()
     physical = next((f for f in bus.functions() if f.driver == "igb"), None)
     if physical is None:
-        pytest.skip("this QEMU has no igb, or this kernel no driver for it")
+        pytest.skip("this kernel has no driver for an igb")
     first, second = set_virtual_functions(physical.address, 2)
     assert [bus.function(each).driver for each in (first, second)] == [None, None]
     uspace("bind", str(first), "--user", "nobody")
@@ -295,6 +302,12 @@ def broker(path: Path, *words: str) -> Iterator[None]:
             process.terminate()
             assert process.wait(30) == 128 + signal.SIGTERM
     assert not path.exists()
+
+
+def settle() -> None:
+    """Wait until udev has done all that it was told."""
+    environment = os.environ | {"SYSTEMD_IGNORE_CHROOT": "1"}  # else it does nothing in a guest
+    subprocess.run([udevadm(), "settle"], check=True, timeout=60, env=environment)
 
 
 def udevadm() -> str:

@@ -146,7 +146,7 @@ def test_it_misses_no_way() -> None:
 
 
 @pytest.mark.usefixtures("_bridge_as_it_was")
-@pytest.mark.skipif("vfio-type1" not in EXPECTED, reason="this kernel sees no IOMMU, so there are no groups")
+@pytest.mark.skipif("vfio-type1" not in EXPECTED, reason="this kernel has no IOMMU")
 def test_siblings_are_named(ask: Ask) -> None:
     verdict = verdicts(ask, SHARED)["vfio-type1"]
     assert "0000:01:02.0 (e1000)" in " ".join(verdict.why)

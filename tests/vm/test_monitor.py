@@ -68,16 +68,18 @@ def test_an_order_that_qemu_refuses(serve: Serve, tmp_path: Path) -> None:
     finish()
 
 
-def end_one(listener: socket.socket) -> None:
+def end_one(listener: socket.socket, said: bytes) -> None:
     connection, _ = listener.accept()
+    connection.sendall(said)
     connection.close()
 
 
-def test_a_qemu_that_ends_or_never_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [b"", b'{"QM'])
+def test_a_qemu_that_ends_or_never_was(tmp_path: Path, said: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "ends"))
         listener.listen()
-        ender = threading.Thread(target=end_one, args=(listener,))
+        ender = threading.Thread(target=end_one, args=(listener, said))
         ender.start()
         with pytest.raises(HostError, match="ends: no QEMU answered 'quit'"):
             order(tmp_path / "ends", "quit")

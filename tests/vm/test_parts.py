@@ -22,7 +22,8 @@ from uspace_drv.testing.guest.kernel import extract_elf
 from uspace_drv.testing.guest.machine import Result
 from uspace_drv.testing.guest.modules import BOOT_MODULES, load_modules
 
-TALLY = Path(__file__).parents[2] / "scripts" / "tally.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TALLY, MATRIX = SCRIPTS / "tally.py", SCRIPTS / "matrix.py"
 
 
 def test_archive_is_what_cpio_reads(tmp_path: Path) -> None:
@@ -280,3 +281,25 @@ def test_tally_of_a_step_that_failed(tmp_path: Path) -> None:
     assert tally(tmp_path, "good=A") == (
         1, ["coverage: this step failed", "A: 3 passed", "3 passed, 1 failed"],
     )  # fmt: skip
+
+
+def test_the_matrix_tells_what_ran_from_what_should_have(tmp_path: Path) -> None:
+    def matrix() -> str:
+        command = [sys.executable, str(MATRIX), str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    ran = {
+        "debian-intel": ["vfio-type1"], "debian-none": ["uio"],
+        "own-intel": [
+            "vfio-cdev", "vfio-type1", "vfio-type1v1", "vfio-compat", "platform-uio", "sysfs"
+        ],
+        "own-amd": ["vfio-cdev", "vfio-type1"], "own-virtio": ["vfio-cdev", "vfio-type1"],
+        "own-none": ["vfio-noiommu-cdev", "vfio-noiommu", "uio"],
+    }  # fmt: skip
+    names = [f"{guest}.{way}" for guest, ways in ran.items() for way in ways]
+    assert (matrix().count("NO RESULT"), matrix().count("passed")) == (len(names), 0)
+    for name in names:
+        leave(tmp_path, name, GOOD)
+    assert (matrix().count("NO RESULT"), matrix().count("1 passed")) == (0, len(names))
+    leave(tmp_path, "own-amd.vfio-cdev", GOOD + BAD)
+    assert "1 FAILED" in matrix()

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from uspace_drv.backends.refusal import refused
 from uspace_drv.errors import HostError, NoDevice, UnsupportedError
 from uspace_drv.native import Window
-from uspace_drv.pci.config import ConfigHeader
+from uspace_drv.pci.config import HEADER_SIZE, ConfigHeader
 from uspace_drv.pci.host import Host
 from uspace_drv.pci.sysfs import DEVICES, PciFunction, Resource, ResourceFlag
 from uspace_drv.teardown import Teardown
 
-HEADER_SIZE = 0x40
 _BAR_COUNT = 6
 
 

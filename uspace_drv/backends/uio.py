@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from uspace_drv.backends.physical import PhysicalMemory
+from uspace_drv.backends.physical import PhysicalMemory, without_iommu
 from uspace_drv.backends.resource_files import ResourceFiles
 from uspace_drv.backends.uio_node import PCI_DRIVER, UIO_CLASS, EventCounter, open_node
 from uspace_drv.errors import HostError, UnsupportedError
@@ -104,11 +104,7 @@ class UioDevice:
                 f"Use VFIO: uspace bind {self.address} --driver vfio-pci"
             )
         if not self._unsafe_dma:
-            raise UnsupportedError(
-                f"{self.address}: DMA through UIO has no IOMMU to stop a wrong address from "
-                "overwriting any memory of this machine; use VFIO, or accept that with "
-                "unsafe_dma_without_iommu=True (--unsafe-dma-without-iommu)"
-            )
+            raise without_iommu(self.address, "UIO")
         return PhysicalMemory(self.address)
 
     @property

@@ -154,8 +154,8 @@ class EventCounter:
 
     def start(self, total: int) -> None:
         """Count from now on, when the kernel has counted `total` (the file `event` in sysfs)."""
-        self._last = total
-        self._drain()
+        newest = self._drain()  # of an interrupt since `total` was read
+        self._last = total if newest is None else newest
 
     def take(self) -> int:
         """Interrupts since the last call, 0 if none."""

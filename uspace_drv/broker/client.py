@@ -12,7 +12,7 @@ from uspace_drv.backends.vfio import VfioDevice, resume
 from uspace_drv.backends.vfio.opening import Handover, Opening
 from uspace_drv.broker.wire import Offer, receive_offer
 from uspace_drv.deadline import Deadline
-from uspace_drv.errors import DeviceTimeout, HostError, PeerError, UspaceError
+from uspace_drv.errors import DeviceTimeout, HostError, PeerError, UnsupportedError, UspaceError
 from uspace_drv.port import DmaSpace
 
 _PAUSE = 0.01  # seconds
@@ -76,11 +76,14 @@ def open_brokered(path: str, *, timeout: float = TIMEOUT) -> VfioDevice:
 
 
 def _resume(offer: Offer) -> Opening:
+    """Raises before it took the descriptors over, or not at all."""
     try:
         return resume(offer.handover, offer.address)
-    except (ValueError, TypeError, KeyError) as error:  # before it took the descriptors over
+    except (ValueError, TypeError, KeyError, UnsupportedError) as error:
         for fd in offer.handover.fds:
             os.close(fd)
+        if isinstance(error, UnsupportedError):
+            raise
         raise PeerError(f"{offer.handover.kind} was handed over wrongly: {error!r}") from error
 
 

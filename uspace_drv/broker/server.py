@@ -62,11 +62,15 @@ class Broker:
             self._open().close()
             self._stop = EventFd()
             way_out.push("close the stop event", self._stop.close)
-            self._listener = _listen(self.path)
+            folder = _open_folder(self.path)
+            way_out.push("close the socket's folder", lambda: os.close(folder))
+            # Who owns the folder could put another one in its place meanwhile.
+            self._place = Path(f"/proc/self/fd/{folder}", self.path.name)
+            self._listener = _listen(self.path, self._place)
             way_out.push("close the socket", self._close_listener)
             if user is not None:
-                os.chown(self.path, user, -1, follow_symlinks=False)
-            self._inode = self.path.stat().st_ino
+                os.chown(self._place, user, -1, follow_symlinks=False)
+            self._inode = self._place.lstat().st_ino
         except BaseException as error:
             way_out.run(error)
             raise
@@ -114,7 +118,7 @@ class Broker:
         peer = peer_of(connection)
         try:
             self._loan = self._lend(connection, peer)
-        except UspaceError as error:
+        except (UspaceError, OSError) as error:
             self._notice(f"process {peer.process} of user {peer.user} refused: {error}")
             with suppress(OSError), connection:
                 send_refusal(connection, error)
@@ -144,41 +148,56 @@ class Broker:
     def _close_listener(self) -> None:
         self._listener.close()
         with suppress(OSError):
-            if self.path.stat().st_ino == self._inode:  # else another one is in its place
-                self.path.unlink()
+            if self._place.lstat().st_ino == self._inode:  # else another one is in its place
+                self._place.unlink()
 
 
-def _listen(path: Path) -> socket.socket:
-    """A listening socket, in the place of one that a broker left behind when it was killed."""
+def _open_folder(path: Path) -> int:
+    try:
+        return os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unservable(path, error) from error
+
+
+def _listen(path: Path, place: Path) -> socket.socket:
+    """A listening socket, in the place of one that a broker left behind when it was killed.
+
+    `place` is how this process reaches it, `path` how errors call it.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
-        _clear(path)
-        listener.bind(os.fspath(path))
-        path.chmod(0o600)  # for politeness: who connects is checked in any case
+        _clear(path, place)
+        # The node gets this mode, for politeness: who connects is checked in any case.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(os.fspath(place))
         listener.listen(BACKLOG)
     except UspaceError:
         listener.close()
         raise
     except OSError as error:
         listener.close()
-        raise HostError(
-            f"cannot serve at {path}: {error.strerror or error}; name a path in a folder that this "
-            "user may write to",
-            cause=error,
-        ) from error
+        raise _unservable(path, error) from error
     return listener
 
 
-def _clear(path: Path) -> None:
+def _unservable(path: Path, error: OSError) -> HostError:
+    return HostError(
+        f"cannot serve at {path}: {error.strerror or error}; name a path in a folder that this "
+        "user may write to",
+        cause=error,
+    )
+
+
+def _clear(path: Path, place: Path) -> None:
     """Remove a socket at which nobody listens; anything else stays where it is."""
     try:
-        found = path.lstat()
+        found = place.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise HostError(f"cannot serve at {path}: it exists and is no socket; name another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
-        answer = probe.connect_ex(os.fspath(path))
+        answer = probe.connect_ex(os.fspath(place))
     if answer != errno.ECONNREFUSED:
         raise BusyError(f"cannot serve at {path}: another server listens there")
-    path.unlink()
+    place.unlink()

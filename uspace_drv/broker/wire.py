@@ -22,7 +22,7 @@ from uspace_drv.pci.address import PciAddress
 VERSION = 1
 MOST_BYTES = 16384
 MOST_FDS = 16
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 _REFUSALS: dict[str, type[UspaceError]] = {"busy": BusyError, "host": HostError}
 
 
@@ -55,7 +55,7 @@ def send_offer(connection: socket.socket, offer: Offer) -> None:
     _send(connection, words, handover.fds)
 
 
-def send_refusal(connection: socket.socket, error: UspaceError) -> None:
+def send_refusal(connection: socket.socket, error: Exception) -> None:
     """Say why not, in the words of the error."""
     kind = "busy" if isinstance(error, BusyError) else "host"
     _send(connection, {"refused": kind, "why": str(error)[: MOST_BYTES // 8]}, ())
@@ -94,7 +94,7 @@ def _parse(packet: bytes, fds: tuple[int, ...], *, cut: bool) -> Offer:
         raise PeerError("the broker hung up without an answer")
     try:
         words = json.loads(packet)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PeerError(f"the broker answered {packet[:40]!r}, which is no JSON") from error
     match words:
         case {"version": int(version)} if version != VERSION:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from uspace_drv.backends.uio_node import uio_nodes
 from uspace_drv.cli.group import examples
 from uspace_drv.cli.identity import describe_driver, describe_ids
 from uspace_drv.cli.output import Facts, json_option, show_json, show_table
@@ -12,8 +13,6 @@ from uspace_drv.pci.ids import UioName
 from uspace_drv.pci.names import PciNames
 from uspace_drv.pci.sysfs import PciBus, PciFunction
 from uspace_drv.plugins import installed_plugins, plugins_for
-
-UIO_CLASS = "/sys/class/uio"
 
 
 @click.command("list", epilog=examples("uspace list", "uspace list --json | jq '.functions[0]'"))
@@ -58,14 +57,13 @@ def _function(function: PciFunction, names: PciNames) -> Facts:
 def _uio_nodes(host: Host, functions: list[PciFunction]) -> list[Facts]:
     owners = {function.uio: function for function in functions if function.uio}
     nodes = []
-    for node in host.names(UIO_CLASS):
-        name = host.read(f"{UIO_CLASS}/{node}/name") or ""
-        owner = owners.get(node)
-        plugins = plugins_for(owner.ids if owner else UioName(name))
+    for node in uio_nodes(host):
+        owner = owners.get(node.node)
+        plugins = plugins_for(owner.ids if owner else UioName(node.name))
         nodes.append(
             {
-                "address": f"uio:{node}",
-                "name": name,
+                "address": f"uio:{node.node}",
+                "name": node.name,
                 "function": str(owner.address) if owner else None,
                 "plugins": [found.name for found in plugins],
             }

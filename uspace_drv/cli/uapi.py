@@ -41,7 +41,7 @@ def uapi(as_json: bool) -> None:
             point.name,
             point.since,
             (point.wrapped or "-").removeprefix("uspace_drv."),
-            (point.test or "- ").rpartition("::")[2] if point.test else point.unsupported,
+            point.test.rpartition("::")[2] if point.test else point.unsupported,
         )
         for _, point in points
     )

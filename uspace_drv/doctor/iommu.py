@@ -6,6 +6,7 @@ sysfs-kernel-iommu_groups show what runs, kernel-parameters.txt the words (intel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,13 +72,19 @@ def switch_on(host: Observer, iommu: Iommu, processor: str, sudo: str) -> tuple[
         words = [f'--remove-args="{" ".join(off)}"'] if off else []
         words += [f"--args={add}"] if add else []
         return (f"{sudo}grubby --update-kernel=ALL {' '.join(words)}",)
-    if host.exists("/etc/default/grub"):
-        edits = [f"s/ *{word}//" for word in off]
+    if _takes_edits(host.read("/etc/default/grub") or "", off, add):
+        edits = [rf"s/ *\b{word}\b//" for word in off]  # iommu=off is no part of intel_iommu=off
         edits += [f's/^GRUB_CMDLINE_LINUX="/&{add} /'] if add else []
         program = " ".join(f"-e '{edit}'" for edit in edits)
         return (f"{sudo}sed -i {program} /etc/default/grub", _make_grub(host, sudo))
     words = [f"without {word}" for word in off] + ([f"with {add}"] if add else [])
     return (f"# start the kernel {' and '.join(words)} on its command line",)
+
+
+def _takes_edits(grub: str, off: Sequence[str], add: str | None) -> bool:
+    """Whether the file has what the edits look for; they change nothing without a word of it."""
+    has_line = add is None or re.search(r'^GRUB_CMDLINE_LINUX="', grub, re.MULTILINE)
+    return bool(grub and has_line) and all(word in grub for word in off)
 
 
 def _make_grub(host: Observer, sudo: str) -> str:

@@ -15,9 +15,12 @@ from pathlib import PurePosixPath
 
 from uspace_drv.doctor.observer import Observer
 
-_RULES = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
+_RULES = (
+    "/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d",
+    "/lib/modprobe.d",
+)  # fmt: skip
 _OPTION = re.compile(r"^CONFIG_(\w+)=(.+)$", re.MULTILINE)
-_NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 
 class ModuleState(StrEnum):
@@ -124,7 +127,7 @@ def _parts(
     shown = {
         "VFIO_GROUP": "vfio" in kinds,
         "VFIO_DEVICE_CDEV": "vfio-dev" in kinds,
-        "VFIO_NOIOMMU": host.exists(_NOIOMMU),
+        "VFIO_NOIOMMU": host.exists(NOIOMMU),
     }
     found: dict[str, bool | None] = {}
     for name, there in shown.items():
@@ -168,10 +171,14 @@ def _blocked(host: Observer, command_line: tuple[str, ...]) -> set[str]:
 
 
 def _rules(host: Observer) -> Iterator[str]:
+    """Their lines; of files with the same name the first one counts, though it be empty."""
+    paths: dict[str, str] = {}
     for folder in _RULES:
         for name in host.names(folder):
             if name.endswith(".conf"):
-                yield from (host.read(f"{folder}/{name}") or "").splitlines()
+                paths.setdefault(name, f"{folder}/{name}")
+    for path in paths.values():
+        yield from (host.read(path) or "").splitlines()
 
 
 def _is_refusal(line: str) -> bool:

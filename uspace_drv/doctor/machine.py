@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pwd
 import re
+import shlex
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -47,6 +48,11 @@ class User:
     name: str
     capabilities: int
     memlock: tuple[int | None, int | None]
+
+    @property
+    def word(self) -> str:
+        """The name as it goes into a command line."""
+        return shlex.quote(self.name)
 
     @property
     def is_root(self) -> bool:

@@ -51,7 +51,7 @@ def judge_platform(facts: Facts) -> Verdict:
         if not facts.host.exists(node.path):
             case.cannot(f"there is no {node.path}: start the container with --device {node.path}")
         elif not facts.host.may_use(node.path):
-            chown = f"{facts.sudo}chown {facts.user.name} {node.path}"
+            chown = f"{facts.sudo}chown {facts.user.word} {node.path}"
             case.needs(f"{facts.user.name} may not open {node.path} ({node.name})", chown)
         else:
             case.note(f"uio:{node.node} ({node.name})")
@@ -140,7 +140,7 @@ def _check_files(case: Case, subject: Subject, facts: Facts) -> None:
     if closed:
         case.needs(
             f"its files do not belong to {facts.user.name}",
-            f"{facts.sudo}chown {facts.user.name} {' '.join(subject.files)}",
+            f"{facts.sudo}chown {facts.user.word} {' '.join(subject.files)}",
         )
 
 

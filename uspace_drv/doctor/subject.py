@@ -16,7 +16,6 @@ from uspace_drv.pci.config import HEADER_SIZE, ConfigHeader
 from uspace_drv.pci.in_use import uses_of
 from uspace_drv.pci.sysfs import DEVICES, PciBus, PciFunction
 
-_VSOCK = 19  # Virtual I/O Device (VIRTIO) 1.2, section 5
 _PIN = ConfigHeader.interrupt_pin.offset
 
 
@@ -121,12 +120,7 @@ def read_shared_groups(host: Observer) -> dict[int, tuple[str, ...]]:
 
 
 def _uses(host: Observer, address: PciAddress) -> tuple[str, ...]:
-    uses = [use.what for use in uses_of(address, host)]
-    folder = f"{DEVICES}/{address}"
-    inside = (name for name in host.names(folder) if name.startswith("virtio"))
-    if any(host.read_int(f"{folder}/{name}/device") == _VSOCK for name in inside):
-        uses.append("the host talks with this machine through it (vsock)")
-    return tuple(uses)
+    return tuple(use.what for use in uses_of(address, host))
 
 
 def _needs_identity(host: Observer, function: PciFunction) -> bool:

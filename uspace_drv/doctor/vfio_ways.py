@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from uspace_drv.backends.vfio.ways import nodes_of
 from uspace_drv.doctor.facts import Facts
 from uspace_drv.doctor.iommu import switch_on, unsafe_interrupts
+from uspace_drv.doctor.kernel import NOIOMMU
 from uspace_drv.doctor.machine import Capability
 from uspace_drv.doctor.subject import Subject
 from uspace_drv.doctor.verdict import Case, Verdict
@@ -34,7 +35,6 @@ _PARTS = {
     "vfio-noiommu": ("VFIO_NOIOMMU", "VFIO_GROUP"),
 }
 _SINCE = {"VFIO_DEVICE_CDEV": ((6, 6), "Linux 6.6 with "), "IOMMUFD_NOIOMMU": ((7,), "")}
-_PARAMETER = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 
 def judge_vfio(way: str, facts: Facts) -> Verdict:
@@ -79,7 +79,7 @@ def bind_line(facts: Facts, subject: Subject, driver: str) -> str:
     """The command line that hands the function to that driver, and to this user."""
     default = VFIO if subject.function.group is not None else "uio_pci_generic"
     choice = "" if driver == default else f" --driver {driver}"
-    user = "" if facts.user.is_root else f" --user {facts.user.name}"
+    user = "" if facts.user.is_root else f" --user {facts.user.word}"
     return f"{facts.sudo}uspace bind {subject.address}{choice}{user}"
 
 
@@ -134,6 +134,8 @@ def _explain_missing(case: Case, facts: Facts) -> None:
         )
     elif machine.virtual:
         case.cannot(f"no IOMMU: the hypervisor shows none to this machine ({machine.virtual})")
+    elif machine.architecture not in ("x86_64", "unknown"):
+        case.cannot("no IOMMU: neither the device tree nor the firmware shows one")
     else:
         case.needs(
             "no IOMMU: the firmware shows none; switch on VT-d (Intel) or AMD-Vi (IOMMU) there",
@@ -193,10 +195,10 @@ def _check_without(case: Case, facts: Facts) -> None:
             "only root (CAP_SYS_RAWIO) opens a function without an IOMMU: ask again as root, or "
             "let root lend the device: uspace broker"
         )
-    if facts.host.read(_PARAMETER) != "Y":
+    if facts.host.read(NOIOMMU) != "Y":
         case.needs(
             "the kernel does not allow it yet (a risk: see the note)",
-            facts.setting("1", _PARAMETER),
+            facts.setting("1", NOIOMMU),
         )
 
 

@@ -67,6 +67,11 @@ class EventQueue(Queue):
     def _events(self, data: bytes) -> Iterator[Event]:
         place = 0
         while place < len(data):
+            if len(data) - place < _HEADER.size:
+                raise PeerError(
+                    f"{self._file.name}: {len(data) - place} bytes follow the last event: "
+                    "event_size does not fit the kind of queue"
+                )
             flags, sequence = _HEADER.unpack_from(data, place)
             place += _HEADER.size
             lost = sequence - self._next & _LAST_SEQUENCE

@@ -17,7 +17,8 @@ from uspace_drv.iommufd.uapi.queues import Response
 from uspace_drv.iommufd.uapi.requests import Request
 from uspace_drv.layout import Layout, Structures, u32, u64
 
-_USUAL_FAULTS = 64
+_MOST_FAULTS = 4096
+"""A group that does not fit is never handed out: more than a device has outstanding at a time."""
 
 
 class Fault(Layout, size=40):
@@ -57,7 +58,7 @@ class FaultQueue(Queue):
 
     def take(self) -> Structures:
         """Every fault that waits, as an array of `Fault`; empty if none does. Never blocks."""
-        data = self._read(_USUAL_FAULTS * Fault.SIZE)
+        data = self._read(_MOST_FAULTS * Fault.SIZE)
         return Fault.view(data) if data else Fault.array(0)
 
     def answer(self, cookies: Iterable[int], response: Response) -> None:

@@ -156,7 +156,7 @@ class Ioas(Object):
             try:
                 self._call(Request.IOAS_IOVA_RANGES, argument)
             except HostError as error:
-                if error.errno != errno.EMSGSIZE:
+                if error.errno != errno.EMSGSIZE or argument.num_iovas <= room:
                     raise
                 room = argument.num_iovas
                 continue

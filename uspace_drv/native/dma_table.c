@@ -289,12 +289,12 @@ static bool
 take_parts(DmaTable *self, PyObject *space, PyObject *iovas, PyObject *type)
 {
     struct module_state *state = dma_state(Py_TYPE((PyObject *)self));
-    bool right = state && !self->space && PyType_Check(type)
+    bool right = state && PyType_Check(type)
                  && PyType_IsSubtype((PyTypeObject *)type, state->dma_mapping_type)
                  && (iovas == Py_None
                      || PyType_IsSubtype(Py_TYPE(iovas), state->iova_table_type));
     if (!right) {
-        PyErr_SetString(PyExc_TypeError, "DmaTable: made twice, or of the wrong parts");
+        PyErr_SetString(PyExc_TypeError, "DmaTable: made of the wrong parts");
         return false;
     }
     self->space = Py_NewRef(space);
@@ -318,6 +318,10 @@ table_init(PyObject *object, PyObject *arguments, PyObject *keywords)
     PyObject *space, *iovas, *type, *to, *from, *both;
     unsigned long long page, reach;
     int kernel;
+    if (self->space) {
+        PyErr_SetString(PyExc_TypeError, "DmaTable: it has its parts already");
+        return -1;
+    }
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOO(OOO)KKn(iiI)", names, &space, &iovas,
                                      &type, &to, &from, &both, &page, &reach, &self->limit,
                                      &kernel, &self->calls.fd, &self->calls.ioas))

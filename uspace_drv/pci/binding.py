@@ -17,8 +17,18 @@ from uspace_drv.pci.host import Host
 from uspace_drv.pci.in_use import uses_of
 from uspace_drv.pci.journal import Entry, Journal
 from uspace_drv.pci.lock import lock_function
-from uspace_drv.pci.moves import DRIVERS, Binding, is_bus_master, put, require_rights
+from uspace_drv.pci.moves import (
+    DRIVERS,
+    KEEPS_GROUP_VIABLE,
+    Binding,
+    freeing_line,
+    is_bus_master,
+    is_in_the_way,
+    put,
+    require_rights,
+)
 from uspace_drv.pci.nodes import (
+    NO_DRIVER,
     UIO,
     USER_DRIVERS,
     VFIO,
@@ -46,8 +56,6 @@ __all__ = [
     "restore_all",
 ]
 
-KEEPS_GROUP_VIABLE = frozenset({VFIO, "pci-stub", "pcieport"})
-"""Drivers with which VFIO hands out the group (Linux Documentation/driver-api/vfio.rst)."""
 _NOIOMMU = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 
 
@@ -87,6 +95,10 @@ def bind(
     bus = bus or PciBus()
     with lock_function(bus.function(address).address, bus.host):
         wish = _Wish(bus.function(address), driver, terms)
+        if wish.function.is_bridge:
+            raise UnsupportedError(
+                f"{address}: a bridge stays with the kernel; bind the functions behind it"
+            )
         _check(wish, bus.host)
         return _bind_all([wish], bus)[0]
 
@@ -100,7 +112,8 @@ def bind_group(
 ) -> list[Binding]:
     """Bind every function of its IOMMU group as `bind` does: all of them, or none after a failure.
 
-    Bridges are left alone: VFIO hands out a group with them in it.
+    Bridges are not bound: VFIO hands out a group with them in it. Where a bridge's driver is one
+    that VFIO refuses (shpchp), it lets go of the bridge, which then has no driver until `restore`.
     """
     bus = bus or PciBus()
     group = bus.function(address).group
@@ -108,7 +121,7 @@ def bind_group(
     with ExitStack() as locks:
         wishes = []
         for member in members:
-            if not member.is_bridge:
+            if not member.is_bridge or ((driver or VFIO) == VFIO and is_in_the_way(member)):
                 locks.enter_context(lock_function(member.address, bus.host))
                 wishes.append(_Wish(bus.function(member.address), driver, terms))
         for wish in wishes:
@@ -130,7 +143,9 @@ class _Wish:
 
     @cached_property
     def chosen(self) -> str:
-        """The driver; `UnsupportedError` for one that is not for user space."""
+        """The driver, none for a bridge; `UnsupportedError` for one not for user space."""
+        if self.function.is_bridge:
+            return NO_DRIVER
         chosen = self.driver or (UIO if self.function.group is None else VFIO)
         if chosen not in USER_DRIVERS:
             known = " or ".join(USER_DRIVERS)
@@ -155,7 +170,8 @@ def _bind_all(wishes: list[_Wish], bus: PciBus) -> list[Binding]:
             function, old = wish.function, Journal(bus.host).read(wish.address)
             step = partial(_put_back, function, old, bus, done)
             way_back.push(f"put {function.address} back", step)
-            bindings.append(_take(wish, old, bus))
+            take = _release if function.is_bridge else _take
+            bindings.append(take(wish, old, bus))
     except BaseException as error:
         way_back.run(error)
         for words in done:
@@ -171,15 +187,11 @@ def _bind_all(wishes: list[_Wish], bus: PciBus) -> list[Binding]:
 def _check(wish: _Wish, host: Host) -> None:
     """Refuse before anything is changed."""
     function, address, driver = wish.function, wish.address, wish.chosen
-    if function.is_bridge:
-        raise UnsupportedError(
-            f"{address}: a bridge stays with the kernel; bind the functions behind it"
-        )
     if wish.is_bound:
         if wish.asks_for_more:
             require_rights(address, "bind", host)
         return
-    if not host.exists(f"{DRIVERS}/{driver}"):
+    if driver != NO_DRIVER and not host.exists(f"{DRIVERS}/{driver}"):
         raise HostError(f"{address}: the kernel has no driver {driver}; run: modprobe {driver}")
     require_rights(address, "bind", host)
     noiommu = host.read(_NOIOMMU) in ("Y", "1")
@@ -224,6 +236,18 @@ def _take(wish: _Wish, old: Entry | None, bus: PciBus) -> Binding:
         write_rule(now, entry, host)
         notes += (f"{rule_path(address)} binds it again when the machine starts",)
     return Binding(address, chosen, function.driver, nodes[0] if nodes else None, notes)
+
+
+def _release(wish: _Wish, old: Entry | None, bus: PciBus) -> Binding:
+    """Take the driver off a bridge, and keep others from it: journal, unbind, write the rule."""
+    host, address, function = bus.host, wish.address, wish.function
+    entry = replace(_entry(wish, old, host), user=None)  # it has no nodes
+    Journal(host).write(address, entry)
+    put(function, None, NO_DRIVER, host)
+    if entry.persist:
+        write_rule(function, entry, host)
+    note = f"{function.driver} let go of the bridge, with which VFIO would refuse the group"
+    return Binding(address, None, function.driver, None, (note,))
 
 
 def _entry(wish: _Wish, old: Entry | None, host: Host) -> Entry:
@@ -294,9 +318,7 @@ def _sibling_notes(bus: PciBus, binding: Binding, bound: set[PciAddress]) -> tup
     functions = [bus.function(member) for member in group.members]
     return tuple(
         f"IOMMU group {group.number} is shared with {function.address} ({function.driver}); "
-        f"bind that one too: uspace bind {function.address}"
+        f"run: {freeing_line(function)}"
         for function in functions
-        if function.address not in bound
-        and not function.is_bridge  # cannot be bound, so it is no advice
-        and function.driver not in (None, *KEEPS_GROUP_VIABLE)
+        if function.address not in bound and is_in_the_way(function)
     )

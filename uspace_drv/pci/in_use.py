@@ -1,4 +1,4 @@
-"""What of this machine lives on a PCI function: mounted file systems, swap, networks. Read-only.
+"""What of this machine lives on a PCI function: file systems, swap, networks, its host. Read-only.
 
 Follows Linux Documentation/filesystems/proc.rst (mountinfo, swaps), Documentation/ABI/stable/
 sysfs-block (slaves), sysfs-class-net and ABI/testing/sysfs-fs-virtiofs. Not seen: pools that name
@@ -20,10 +20,12 @@ from uspace_drv.pci.host import Host
 _IFF_UP = 1  # Linux include/uapi/linux/if.h
 _RTF_OWN = 0x80100200  # RTF_LOCAL, RTF_ANYCAST, RTF_REJECT of include/uapi/linux/ipv6_route.h
 _NEAR = ("fe8", "fe9", "fea", "feb", "ff")  # link-local and multicast, as /proc prints them
+_VIRTIO = "/sys/bus/virtio/devices"
 _SHARES = {  # by kind of mount: where its devices are listed, and their tag and device in there
-    "9p": ("/sys/bus/virtio/devices", "mount_tag", ""),
+    "9p": (_VIRTIO, "mount_tag", ""),
     "virtiofs": ("/sys/fs/virtiofs", "tag", "device"),
 }
+_VSOCK = 19  # Virtual I/O Device (VIRTIO) 1.2, section 5
 _CONTROLLER = re.compile(r"nvme\d+")
 
 
@@ -49,7 +51,7 @@ class _Mount:
 def uses_of(address: PciAddress, host: Host | None = None) -> list[Use]:
     """Find what lives on the function, or on one behind it if it is a bridge."""
     host = host or Host()
-    found = [*_mounted(host), *_swapped(host), *_connected(host)]
+    found = [*_mounted(host), *_swapped(host), *_connected(host), *_reached(host)]
     uses = [Use(address, words) for path, words in found if address in _functions_on(path)]
     return list(dict.fromkeys(uses))  # a disk reached by two ways is still one use
 
@@ -105,6 +107,16 @@ def _connected(host: Host) -> Iterator[tuple[str, str]]:
             yield (
                 host.resolve(f"/sys/class/net/{name}"),
                 f"network interface {name}{over} is up with a route",
+            )
+
+
+def _reached(host: Host) -> Iterator[tuple[str, str]]:
+    """List the sockets between a virtual machine and its host, through which that one steers it."""
+    for name in host.names(_VIRTIO):
+        if host.read_int(f"{_VIRTIO}/{name}/device") == _VSOCK:
+            yield (
+                host.resolve(f"{_VIRTIO}/{name}"),
+                "the host talks with this machine through it (vsock)",
             )
 
 

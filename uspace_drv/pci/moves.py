@@ -11,9 +11,12 @@ from uspace_drv.errors import HostError
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.config import Command, ConfigHeader
 from uspace_drv.pci.host import Host
+from uspace_drv.pci.nodes import VFIO
 from uspace_drv.pci.sysfs import DEVICES, PciFunction
 
 DRIVERS = "/sys/bus/pci/drivers"
+KEEPS_GROUP_VIABLE = frozenset({VFIO, "pci-stub", "pcieport"})
+"""Drivers with which VFIO hands out the group (Linux Documentation/driver-api/vfio.rst)."""
 _COMMAND = ConfigHeader.command.offset
 _COMMAND_BYTES = 2
 
@@ -46,6 +49,22 @@ def put(function: PciFunction, driver: str | None, override: str | None, host: H
         host.write(f"{DEVICES}/{address}/driver_override", f"{override or ''}\n")
     if driver is not None and function.driver != driver:
         _bind_to(address, driver, host)
+
+
+def is_in_the_way(function: PciFunction) -> bool:
+    """Whether its driver keeps VFIO from handing out the group that the function is in."""
+    return function.driver not in (None, *KEEPS_GROUP_VIABLE)
+
+
+def freeing_line(function: PciFunction) -> str:
+    """The command line after which the function is no longer in the way of its group.
+
+    A bridge is never bound: its driver (shpchp, say) lets go of it, and it goes on working.
+    """
+    address = function.address
+    if function.is_bridge:
+        return f"echo {address} | sudo tee {DEVICES}/{address}/driver/unbind"
+    return f"uspace bind {address}"
 
 
 def is_bus_master(address: PciAddress, host: Host) -> bool:

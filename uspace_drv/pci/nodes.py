@@ -17,7 +17,10 @@ from uspace_drv.pci.sysfs import PciBus, PciFunction
 VFIO = "vfio-pci"
 UIO = "uio_pci_generic"
 USER_DRIVERS = (VFIO, UIO)
+NO_DRIVER = "none"
+"""An override that no driver answers to (Linux Documentation/ABI/testing/sysfs-bus-pci)."""
 IOMMUFD = "/dev/iommu"
+_NOBODY_AT_ALL = 0xFFFF_FFFF  # what chown(2) takes for: leave the owner as it is
 _POLL = 0.01  # seconds between looks for a node that udev or devtmpfs makes
 
 
@@ -66,10 +69,13 @@ def require_unused(function: PciFunction, host: Host) -> None:
 
 
 def user_id(name: str) -> int:
-    """Return the number of a user, who is named or numbered; `HostError` for an unknown name."""
+    """Return the number of a user, named or numbered; `HostError` where there can be none."""
     try:
-        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+        number = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
     except KeyError as error:
         raise HostError(f"no user is called {name!r} on this machine; see: getent passwd") from (
             error
         )
+    if number >= _NOBODY_AT_ALL:
+        raise HostError(f"no user has the number {name}; expected 0 to {_NOBODY_AT_ALL - 1}")
+    return number

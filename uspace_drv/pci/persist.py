@@ -5,7 +5,7 @@ from __future__ import annotations
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.host import Host
 from uspace_drv.pci.journal import Entry
-from uspace_drv.pci.nodes import IOMMUFD, UIO
+from uspace_drv.pci.nodes import IOMMUFD, NO_DRIVER, UIO
 from uspace_drv.pci.sysfs import DEVICES, PciFunction
 
 FOLDER = "/etc/udev/rules.d"
@@ -19,16 +19,18 @@ def rule_path(address: PciAddress) -> str:
 def rule_text(function: PciFunction, entry: Entry) -> str:
     """Return what the rule does: override, module, unbind and probe; then owners of nodes.
 
-    It asks for the ids too, because another machine part may get the address.
+    It asks for the ids too, because another machine part may get the address, and for its own file:
+    udev knows a rule for some seconds longer than there is one.
     """
     address, ids = function.address, function.ids
     lines = [
         f"# uspace bind --persist wrote this. To be rid of it: uspace restore {address}",
+        f'TEST!="{rule_path(address)}", GOTO="end"',
         f'ACTION=="add", SUBSYSTEM=="pci", KERNEL=="{address}", '
         f'ATTR{{vendor}}=="{ids.vendor:#06x}", ATTR{{device}}=="{ids.device:#06x}", '
-        f'ATTR{{driver_override}}="{entry.bound}", RUN{{builtin}}+="kmod load {entry.bound}", '
-        f"RUN+=\"/bin/sh -c '{_rebind(address, entry.bound)}'\"",
+        f'ATTR{{driver_override}}="{entry.bound}", {_runs(address, entry.bound)}',
         *_owner_lines(address, entry),
+        'LABEL="end"',
     ]
     return "\n".join(lines) + "\n"
 
@@ -39,8 +41,17 @@ def write_rule(function: PciFunction, entry: Entry, host: Host) -> None:
 
 
 def remove_rule(address: PciAddress, host: Host) -> None:
-    """Remove it; udev notices by itself, when it looks the next time (every 3 s)."""
+    """Remove it: from now on the one that udev still knows does nothing."""
     host.remove_file(rule_path(address))
+
+
+def _runs(address: PciAddress, driver: str | None) -> str:
+    """What udev runs: a bridge, which is to have no driver, needs none loaded."""
+    if driver == NO_DRIVER:
+        unbind = f"cd {DEVICES}/{address}; [ ! -e driver ] || echo {address} > driver/unbind"
+        return f"RUN+=\"/bin/sh -c '{unbind}'\""
+    rebind = _rebind(address, driver)
+    return f'RUN{{builtin}}+="kmod load {driver}", RUN+="/bin/sh -c \'{rebind}\'"'
 
 
 def _rebind(address: PciAddress, driver: str | None) -> str:

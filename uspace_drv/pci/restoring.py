@@ -11,7 +11,7 @@ from uspace_drv.pci.handover import take_back
 from uspace_drv.pci.journal import FOLDER, Entry, Journal
 from uspace_drv.pci.lock import lock_function
 from uspace_drv.pci.moves import Binding, put, put_bus_master, require_rights
-from uspace_drv.pci.nodes import USER_DRIVERS, nodes_of, require_unused
+from uspace_drv.pci.nodes import NO_DRIVER, USER_DRIVERS, nodes_of, require_unused
 from uspace_drv.pci.persist import remove_rule
 from uspace_drv.pci.sriov import is_as_before, put_virtual_functions
 from uspace_drv.pci.sysfs import PciBus, PciFunction
@@ -99,11 +99,13 @@ def _aim(function: PciFunction, entry: Entry, stale: bool) -> tuple[str | None, 
     driver, override = function.driver, function.driver_override
     if entry.bound is None:  # there are only its virtual functions to look after
         return driver, override
-    # No driver: a `bind` or `restore` was killed between two of them.
+    # No driver: a bridge's, or a `bind` or `restore` was killed between two of them.
     if driver in (USER_DRIVERS if stale else (None, *USER_DRIVERS)):
         driver = entry.driver
     if stale:  # an override does not outlive the machine; what is there now, our rule wrote
-        return driver, None if override in USER_DRIVERS else override
+        if override == NO_DRIVER == entry.bound:
+            driver = entry.driver
+        return driver, None if override in (entry.bound, *USER_DRIVERS) else override
     return driver, entry.driver_override
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from uspace_drv.errors import HostError, NoDevice
 from uspace_drv.native import Window
 from uspace_drv.pci.address import PciAddress
+from uspace_drv.pci.config import HEADER_SIZE
 from uspace_drv.pci.host import Host
 from uspace_drv.pci.ids import FunctionIds
 
 DEVICES = "/sys/bus/pci/devices"
 _GROUPS = "/sys/kernel/iommu_groups"
 _SHOWN = 16
-_HEADER_SIZE = 64
 _BRIDGES = 0x06  # PCI Code and ID Assignment Specification, section 1.7
 
 
@@ -148,7 +148,7 @@ class PciBus:
         with file:
             fd, size = file.fileno(), path.stat().st_size
             # Without CAP_SYS_ADMIN the kernel shows the header alone (drivers/pci/pci-sysfs.c).
-            size = size if os.pread(fd, 1, _HEADER_SIZE) else _HEADER_SIZE
+            size = size if os.pread(fd, 1, HEADER_SIZE) else HEADER_SIZE
             window = Window.over_file(f"{address} config", fd, 0, size)
             try:
                 yield window

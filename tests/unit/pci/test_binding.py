@@ -125,7 +125,15 @@ def test_a_sibling_bound_to_uio_is_in_the_way_of_vfio(machine: FakeMachine) -> N
     machine.function(PciAddress(0, 0, 4, 1), driver=UIO, group=14)
     machine.function(PciAddress(0, 0, 4, 2), driver="pcieport", group=14)
     (note,) = bind(EDU, bus=machine.bus).notes
-    assert "shared with 0000:00:04.1 (uio_pci_generic); bind that one too" in note
+    assert "shared with 0000:00:04.1 (uio_pci_generic); run: uspace bind 0000:00:04.1" in note
+
+
+def test_a_bridge_whose_driver_is_in_the_way_is_not_to_be_bound(machine: FakeMachine) -> None:
+    bridge = machine.function(PciAddress(0, 0, 4, 7), driver="shpchp", group=14)
+    machine.file(f"{bridge}/class", "0x060400\n")
+    (note,) = bind(EDU, bus=machine.bus).notes
+    unbind = "/sys/bus/pci/devices/0000:00:04.7/driver/unbind"
+    assert note.endswith(f"(shpchp); run: echo 0000:00:04.7 | sudo tee {unbind}")
 
 
 def test_refuses_what_the_machine_lives_on(machine: FakeMachine) -> None:

@@ -100,19 +100,84 @@ def test_a_node_of_the_function_alone(machine: FakeMachine) -> None:
 def test_an_unknown_user_is_refused_before_anything_changes(machine: FakeMachine) -> None:
     with pytest.raises(HostError, match="no user is called 'nemo_of_nowhere'"):
         bind(EDU, terms=Terms(user="nemo_of_nowhere"), bus=machine.bus)
+    for number in (2**32 - 1, 2**64):  # chown(2) takes the first for: leave the owner as it is
+        with pytest.raises(HostError, match=f"no user has the number {number}; expected 0 to"):
+            bind(EDU, terms=Terms(user=str(number)), bus=machine.bus)
     assert machine.changes == 0
 
 
-def test_a_whole_group_and_no_bridge(machine: FakeMachine) -> None:
-    machine.function(BRIDGE, driver="other_bridge", group=14)
+def add_bridge(machine: FakeMachine, driver: str) -> None:
+    machine.function(BRIDGE, driver=driver, group=14)
     machine.file(f"/sys/bus/pci/devices/{BRIDGE}/class", "0x060400\n")
+
+
+def test_a_whole_group_and_no_bridge(machine: FakeMachine) -> None:
+    add_bridge(machine, "pcieport")
     bindings = bind_group(EDU, bus=machine.bus)
     assert [binding.address for binding in bindings] == [EDU, SIBLING]
     assert [binding.driver for binding in bindings] == [VFIO, VFIO]
     assert [binding.notes for binding in bindings] == [(), ()]
-    assert machine.bus.function(BRIDGE).driver == "other_bridge"
+    assert machine.bus.function(BRIDGE).driver == "pcieport"
     with pytest.raises(UnsupportedError, match="a bridge stays with the kernel"):
         bind(BRIDGE, bus=machine.bus)
+
+
+def test_a_bridge_of_the_group_is_let_go(machine: FakeMachine) -> None:
+    add_bridge(machine, "shpchp")
+    *bindings, released = bind_group(EDU, terms=ALICE, bus=machine.bus)
+    assert [binding.driver for binding in bindings] == [VFIO, VFIO]
+    assert (released.address, released.driver, released.previous) == (BRIDGE, None, "shpchp")
+    assert "shpchp let go of the bridge" in released.notes[0]
+    assert machine.bus.function(BRIDGE).driver is None
+    machine.writes.clear()
+    assert len(bind_group(EDU, terms=ALICE, bus=machine.bus)) == 2  # as it is already
+    assert machine.writes == []
+    assert restore(BRIDGE, bus=machine.bus).driver == "shpchp"
+    assert machine.bus.function(BRIDGE).driver_override is None
+    bind_group(EDU, UIO, bus=machine.bus)
+    assert machine.bus.function(BRIDGE).driver == "shpchp"  # UIO knows no groups
+
+
+def test_a_bridge_comes_back_where_the_group_fails(machine: FakeMachine) -> None:
+    add_bridge(machine, "shpchp")
+    machine.function(after := PciAddress(0, 0, 6, 0), driver="nvme", group=14)
+    write = machine.write
+
+    def last_fails(path: str, text: str) -> None:
+        if path.endswith("vfio-pci/bind") and text == str(after):
+            raise HostError("bind", cause=OSError(22, "Invalid argument"))
+        write(path, text)
+
+    machine.write = last_fails  # type: ignore[method-assign]
+    with pytest.raises(HostError, match="vfio-pci refused it") as caught:
+        bind_group(EDU, bus=machine.bus)
+    assert f"{BRIDGE}: put back to shpchp" in caught.value.__notes__
+    assert machine.bus.function(BRIDGE).driver == "shpchp"
+    assert machine.bus.function(BRIDGE).driver_override is None
+    assert Journal(machine).addresses() == []
+
+
+def test_a_bridge_on_which_the_machine_lives_is_kept(machine: FakeMachine) -> None:
+    add_bridge(machine, "shpchp")
+    card = machine.function(PciAddress(0, 2, 0, 0), driver="e1000", behind=BRIDGE)
+    machine.interface("eth0", card)
+    machine.file("/proc/net/route", "Iface\tDestination\neth0\t00000000\n")
+    with pytest.raises(BusyError, match=r"00:04\.7: network interface eth0 is up"):
+        bind_group(EDU, bus=machine.bus)
+    assert machine.changes == 0
+
+
+def test_after_a_restart_a_rule_may_have_released_the_bridge_again(machine: FakeMachine) -> None:
+    add_bridge(machine, "shpchp")
+    bind_group(EDU, terms=Terms(persist=True), bus=machine.bus)
+    rule = machine.read(rule_path(BRIDGE)) or ""
+    assert 'ATTR{driver_override}="none", RUN+=' in rule
+    assert f"echo {BRIDGE} > driver/unbind" in rule
+    assert "probe" not in rule
+    machine.file(BOOT_ID, "second\n")
+    assert restore(BRIDGE, bus=machine.bus).driver == "shpchp"
+    assert machine.bus.function(BRIDGE).driver_override is None
+    assert not machine.exists(rule_path(BRIDGE))
 
 
 def test_a_group_of_which_one_fails_is_put_back(machine: FakeMachine) -> None:
@@ -144,7 +209,9 @@ def test_a_group_of_which_one_fails_is_put_back(machine: FakeMachine) -> None:
 def test_a_rule_says_what_bind_did(machine: FakeMachine) -> None:
     bind(EDU, terms=Terms(user="1000", persist=True), bus=machine.bus)
     rule = machine.read(rule_path(EDU)) or ""
-    comment, bind_line, *owner_lines = rule.splitlines()
+    comment, guard, bind_line, *owner_lines, end = rule.splitlines()
+    # udev goes on with a rule for some seconds after its file went.
+    assert (guard, end) == (f'TEST!="{rule_path(EDU)}", GOTO="end"', 'LABEL="end"')
     assert comment.startswith("#")
     assert comment.endswith("uspace restore 0000:00:04.0")
     for part in (
@@ -166,7 +233,7 @@ def test_a_rule_says_what_bind_did(machine: FakeMachine) -> None:
 
 def test_a_rule_for_uio(machine: FakeMachine) -> None:
     bind(EDU, UIO, Terms(user="1000", persist=True), bus=machine.bus)
-    last = (machine.read(rule_path(EDU)) or "").splitlines()[-1]
+    last = (machine.read(rule_path(EDU)) or "").splitlines()[-2]
     assert last.startswith('SUBSYSTEM=="uio", KERNELS=="0000:00:04.0", OWNER="1000"')
     assert "chown 1000 config reset resource[0-6]*" in last
 

@@ -43,6 +43,15 @@ def test_nothing_lives_on_an_idle_disk(machine: FakeMachine) -> None:
     assert words(machine) == []
 
 
+def test_the_socket_to_the_host(machine: FakeMachine) -> None:
+    for address, number in ((DISK, "0x0013"), (CARD, "0x0002")):
+        device = f"{machine.function(address)}/virtio{number[-1]}"
+        machine.file(f"{device}/device", f"{number}\n")
+        machine.symlink(f"/sys/bus/virtio/devices/virtio{number[-1]}", device)
+    assert words(machine) == ["0000:00:01.0: the host talks with this machine through it (vsock)"]
+    assert words(machine, CARD) == []
+
+
 @pytest.mark.usefixtures("disk")
 def test_mounted_partition(machine: FakeMachine) -> None:
     machine.mounts(mount("254:1", "/"), mount("254:1", "/mnt/my\\040disk"))

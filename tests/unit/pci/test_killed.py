@@ -13,6 +13,7 @@ from uspace_drv.pci.binding import UIO, VFIO, Terms, bind, bind_group, restore, 
 from uspace_drv.pci.sriov import set_virtual_functions
 
 SIBLING, NAKED, PHYSICAL = PciAddress(0, 0, 4, 1), PciAddress(0, 0, 5, 0), PciAddress(0, 1, 0, 0)
+BRIDGE = PciAddress(0, 0, 4, 7)
 MOST = 60
 """More changes than any of these actions makes."""
 
@@ -27,6 +28,8 @@ def machine_in(folder: Path) -> FakeMachine:
     machine.function(EDU, driver="e1000e", group=14)
     machine.file(f"/sys/bus/pci/devices/{EDU}/driver_override", "e1000e\n")
     machine.function(SIBLING, driver="snd_hda_intel", group=14)
+    machine.function(BRIDGE, driver="shpchp", group=14)
+    machine.file(f"/sys/bus/pci/devices/{BRIDGE}/class", "0x060400\n")
     machine.function(NAKED, group=15)
     machine.set_bus_master(str(NAKED), True)
     machine.function(PHYSICAL, driver="igb", group=16)

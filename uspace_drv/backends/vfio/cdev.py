@@ -21,6 +21,7 @@ from uspace_drv.backends.vfio.nodes import (
     blockers_of,
     device_file,
     errno_of,
+    forgeable,
     is_without_iommu,
     not_viable,
     open_node,
@@ -132,6 +133,8 @@ class CdevOpening:
                 f"{self._name}: another process has its IOMMU group open, or its iommufd has "
                 "another function of the group; close that one first"
             )
+        if self.via == WITH_IOMMU and (unsafe := forgeable(self._name, "iommufd", error)):
+            return unsafe
         return wrong_token(self._name, self._options.vf_token, error) or error
 
     def _attach(self, ioas: Ioas) -> None:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from uspace_drv.backends.vfio import dirty_pages, uapi
 from uspace_drv.backends.vfio.call import call
+from uspace_drv.backends.vfio.nodes import CONTAINER, forgeable
 from uspace_drv.backends.vfio.uapi.dirty import UnmapFlag
-from uspace_drv.errors import DeviceError, HostError, UnsupportedError
+from uspace_drv.errors import DeviceError, HostError, PeerError, UnsupportedError
 from uspace_drv.port import BareDmaSpace, Direction, DmaCalls, DmaKernel, Iova, IovaRange
+from uspace_drv.regions import walk
 from uspace_drv.vfio_numbers import DmaFlag
-
-NODE = "/dev/vfio/vfio"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Container(BareDmaSpace):
     process opened comes as its `fd`, which this one then owns.
     """
 
-    def __init__(self, name: str, node: str = NODE, fd: int | None = None) -> None:
+    def __init__(self, name: str, node: str = CONTAINER, fd: int | None = None) -> None:
         self.name = name
         self.fd = _open(name, node) if fd is None else fd
 
@@ -56,14 +56,7 @@ class Container(BareDmaSpace):
         try:
             call(self.name, self.fd, uapi.Request.SET_IOMMU, kind)
         except HostError as error:
-            if error.errno == errno.EPERM:
-                raise HostError(
-                    f"{self.name}: the IOMMU cannot remap interrupts, so the device could forge "
-                    "them. Use a machine with interrupt remapping; or, if you trust the device, "
-                    "set vfio_iommu_type1.allow_unsafe_interrupts=1",
-                    cause=error,
-                ) from error
-            raise
+            raise forgeable(self.name, "vfio_iommu_type1", error) or error from error
 
     @property
     def page_size(self) -> int:
@@ -166,17 +159,10 @@ class Container(BareDmaSpace):
     def _limits(self) -> Limits:
         """Asked late: an iommufd knows them only once the device itself is open."""
         info = _info(self.name, self.fd)
-        page_sizes = uapi.IommuInfo.from_buffer(info).iova_pgsizes
-        page_size = max(mmap.PAGESIZE, page_sizes & -page_sizes)  # the lowest bit set
-        ranges: Sequence[IovaRange] = ()
-        entry_limit = None
-        for capability, offset in _capabilities(info):
-            if capability == uapi.IommuCapability.IOVA_RANGE:
-                ranges = _iova_ranges(info, offset)
-            elif capability == uapi.IommuCapability.DMA_AVAIL:
-                entry_limit = uapi.DmaAvailCapability.from_buffer(info, offset).avail
-        # Kernels before 5.4 do not say: take what every IOMMU has.
-        return Limits(page_size, ranges or [IovaRange(0, 0xFEDF_FFFF)], entry_limit)
+        try:
+            return _understand(info)
+        except (PeerError, ValueError) as error:
+            raise HostError(f"{self.name}: what the kernel says makes no sense: {error}") from error
 
 
 def _open(name: str, node: str) -> int:
@@ -184,7 +170,7 @@ def _open(name: str, node: str) -> int:
         fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         denied = error.errno in {errno.EACCES, errno.EPERM}
-        module = "vfio-pci" if node == NODE else "iommufd"
+        module = "vfio-pci" if node == CONTAINER else "iommufd"
         cure = f"sudo chmod 666 {node}" if denied else f"sudo modprobe {module}"
         raise HostError(
             f"{name}: cannot open {node}: {error.strerror}; run: {cure}", cause=error
@@ -213,14 +199,26 @@ def _info(name: str, fd: int) -> bytearray:
     return info
 
 
+def _understand(info: bytearray) -> Limits:
+    page_sizes = uapi.IommuInfo.from_buffer(info).iova_pgsizes
+    page_size = max(mmap.PAGESIZE, page_sizes & -page_sizes)  # the lowest bit set
+    ranges: Sequence[IovaRange] = ()
+    entry_limit = None
+    for capability, offset in _capabilities(info):
+        if capability == uapi.IommuCapability.IOVA_RANGE:
+            ranges = _iova_ranges(info, offset)
+        elif capability == uapi.IommuCapability.DMA_AVAIL:
+            entry_limit = uapi.DmaAvailCapability.from_buffer(info, offset).avail
+    # Kernels before 5.4 do not say: take what every IOMMU has.
+    return Limits(page_size, ranges or [IovaRange(0, 0xFEDF_FFFF)], entry_limit)
+
+
 def _capabilities(info: bytearray) -> Iterator[tuple[int, int]]:
     """Id and offset of each capability."""
     fixed = uapi.IommuInfo.from_buffer(info)
-    offset = fixed.cap_offset if fixed.flags & uapi.IommuFlag.CAPS else 0
-    while offset:
-        header = uapi.CapabilityHeader.from_buffer(info, offset)
-        yield header.id, offset
-        offset = header.next
+    first = fixed.cap_offset if fixed.flags & uapi.IommuFlag.CAPS else 0
+    for each in walk(bytes(info), first, ctypes.sizeof(fixed), "IOMMU"):
+        yield each.id, len(info) - len(each.body) - ctypes.sizeof(uapi.CapabilityHeader)
 
 
 def _iova_ranges(info: bytearray, offset: int) -> Sequence[IovaRange]:

@@ -23,6 +23,7 @@ from uspace_drv.backends.vfio.nodes import (
     CONTAINER,
     IOMMUFD,
     blockers_of,
+    forgeable,
     not_viable,
     open_node,
     settled,
@@ -126,7 +127,10 @@ class GroupOpening:
         try:
             return settled(lambda: call(self._name, self._fd, request, words.encode() + b"\0"))
         except UspaceError as error:
-            raise wrong_token(self._name, token, error) or error from error
+            known = wrong_token(self._name, token, error)
+            if self.via == "vfio-compat":
+                known = known or forgeable(self._name, "iommufd", error)
+            raise known or error from error
 
     @property
     def reset_fds(self) -> Sequence[int]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from uspace_drv.deadline import Deadline
 from uspace_drv.errors import BusyError, HostError, UspaceError
-from uspace_drv.pci.binding import KEEPS_GROUP_VIABLE
+from uspace_drv.pci.moves import freeing_line, is_in_the_way
 from uspace_drv.pci.sysfs import IommuGroup, PciBus, PciFunction
 
 T = TypeVar("T")
@@ -99,17 +99,29 @@ def blockers_of(group: IommuGroup, bus: PciBus) -> list[PciFunction]:
     if len(group.members) < 2:
         return []
     functions = [bus.function(member) for member in group.members]
-    return [each for each in functions if each.driver and each.driver not in KEEPS_GROUP_VIABLE]
+    return [each for each in functions if is_in_the_way(each)]
 
 
 def not_viable(group: IommuGroup, name: str, blockers: list[PciFunction]) -> HostError:
     """The error that says with whom the group is shared, and what to do about it."""
     named = ", ".join(f"{each.address} ({each.driver})" for each in blockers)
-    cure = "; ".join(f"uspace bind {each.address}" for each in blockers)
+    cure = "; ".join(map(freeing_line, blockers))
     return HostError(
         f"{name}: IOMMU group {group.number} is shared with {named or 'a device of the host'}, "
         "whose driver could reach the same memory; "
         f"run: {cure or 'uspace list, and bind its members'}"
+    )
+
+
+def forgeable(name: str, module: str, error: UspaceError) -> HostError | None:
+    """What EPERM means where an IOMMU takes a device; None for anything else."""
+    if errno_of(error) != errno.EPERM:
+        return None
+    return HostError(
+        f"{name}: the IOMMU cannot remap interrupts, so the device could forge them. Use a machine "
+        "with interrupt remapping; or, if you trust the device, set "
+        f"{module}.allow_unsafe_interrupts=1",
+        cause=error if isinstance(error, OSError) else None,
     )
 
 
@@ -125,6 +137,7 @@ def wrong_token(name: str, token: str | None, error: UspaceError) -> HostError |
     if number == errno.EINVAL and token:
         return HostError(
             f"{name}: takes no VF token: it is no function of SR-IOV whose physical function is "
-            f"bound to vfio-pci too; leave it out, and attach to '{name}'"
+            f"bound to vfio-pci too; leave it out, and attach to '{name}'. A file of the device "
+            "alone takes one from Linux 6.18 on; before that use --via vfio-type1"
         )
     return None

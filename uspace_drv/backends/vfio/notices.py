@@ -85,7 +85,7 @@ class _Watch:
         self._way_out = Teardown()
         self._wake = EventFd()
         self._way_out.push("close the wake-up descriptor", self._wake.close)
-        self._stopping = False
+        self._stopping = threading.Event()
         try:
             events = {notice: self._arm(notice) for notice in notices.available}
             self._thread = threading.Thread(
@@ -116,7 +116,7 @@ class _Watch:
 
     def _join(self) -> None:
         """Wait for the thread, unless it is the one that waits for us: it then ends by itself."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.signal()
         if self._is_telling.acquire(blocking=False):
             self._is_telling.release()
@@ -129,17 +129,17 @@ class _Watch:
         heard.register(self._wake, select.POLLIN)
         for event in events.values():
             heard.register(event, select.POLLIN)
-        while True:
+        while not self._stopping.is_set():  # who stopped us has closed what is polled
             heard.poll()
             for notice, event in events.items():
-                if self._stopping:
+                if self._stopping.is_set():
                     return
                 if event.take():
                     self._tell_unless_stopped(notice)
 
     def _tell_unless_stopped(self, notice: Notice) -> None:
         with self._is_telling:
-            if not self._stopping:
+            if not self._stopping.is_set():
                 self._tell(notice)
 
 

@@ -23,8 +23,8 @@ class PinnedMemory(PhysicalMemory):
     def __init__(self, name: str, ioas: Ioas) -> None:
         super().__init__(name)
         self._ioas = ioas
-        self._pins: dict[Iova, list[int]] = {}
-        """By physical address the keys of its pins: the same memory may be mapped twice."""
+        self._pins: dict[tuple[Iova, int], list[int]] = {}
+        """By physical address and size the keys of the pins: memory may be mapped twice."""
 
     def memory(self, size: int, reach: int) -> mmap.mmap:
         """One page where that does and the device reaches everything, else a huge page."""
@@ -40,15 +40,15 @@ class PinnedMemory(PhysicalMemory):
         except BaseException:
             self._ioas.unmap(pin, size)
             raise
-        self._pins.setdefault(where, []).append(pin)
+        self._pins.setdefault((where, size), []).append(pin)
         return where
 
     def unmap(self, iova: Iova, size: int) -> None:
         """Unpin it; the device reaches it all the same."""
-        pins = self._pins[iova]
+        pins = self._pins[iova, size]
         self._ioas.unmap(pins.pop(), size)
         if not pins:
-            del self._pins[iova]
+            del self._pins[iova, size]
 
     def unmap_all(self) -> None:
         """Unpin everything."""

@@ -35,7 +35,7 @@ def order(monitor: Path, command: str, **arguments: object) -> Any:
             next(answers)
             _send(connection, words)
             answer = next(answers)
-    except (OSError, StopIteration) as error:
+    except (OSError, ValueError, StopIteration) as error:
         raise HostError(
             f"{monitor}: no QEMU answered {command!r} within {_DEADLINE:g} s; a guest has to be"
             " running with this monitor",
