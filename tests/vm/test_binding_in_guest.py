@@ -18,7 +18,7 @@ from uspace_drv.testing.guest.kernel import debian_kernel
 from uspace_drv.testing.guest.kernel_build import own_kernel
 from uspace_drv.testing.guest.programs import run_program
 
-pytestmark = pytest.mark.timeout(1000)
+pytestmark = pytest.mark.timeout(1600)
 
 RESULTS = os.environ.get("RESULTS")  # scripts/test counts what ran in the guest
 DEVICES = (
@@ -70,7 +70,7 @@ def test_binding_in_the_guest(kernel: str, tmp_path: Path) -> None:
             "-p", "pytest_timeout", "-p", "no:cacheprovider",
             f"--junitxml={results / f'{name}.xml'}", "tests/vm/binding_in_guest.py",
         ],
-        timeout=900.0,
+        timeout=1500.0,
         environment=environment,
     )  # fmt: skip
     print(result.output)

@@ -13,7 +13,7 @@ from uspace_drv.testing.guest.iommu import IommuKind
 from uspace_drv.testing.guest.kernel import debian_kernel
 from uspace_drv.testing.guest.kernel_build import own_kernel
 
-pytestmark = pytest.mark.timeout(700)
+pytestmark = pytest.mark.timeout(1300)
 
 RESULTS = os.environ.get("RESULTS")  # scripts/test counts what ran in the guest
 DEVICES = (
@@ -48,7 +48,7 @@ def test_doctor_in_the_guest(kernel: str, iommu: IommuKind, working: str, tmp_pa
             "-p", "pytest_timeout", "-p", "no:cacheprovider",
             f"--junitxml={results / f'{name}.xml'}", "tests/vm/doctor_in_guest.py",
         ],
-        timeout=650.0,
+        timeout=1200.0,
         environment={
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "COVERAGE_FILE": str(results / ".coverage"),

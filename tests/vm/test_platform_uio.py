@@ -15,7 +15,7 @@ import pytest
 from tests.vm.acpi_table import platform_device
 from uspace_drv.testing.guest import Guest, own_kernel
 
-pytestmark = pytest.mark.timeout(620)
+pytestmark = pytest.mark.timeout(1300)
 
 EDU, TESTDEV = "0000:00:04.0", "0000:00:05.0"
 DEVICE, NAME = "USPC0001:00", "edu"
@@ -78,7 +78,7 @@ def test_in_the_guest(tmp_path: Path) -> None:
     runs = [f"{PYTEST.format(name=name, words=words)} || code=1" for name, words in RUNS.items()]
     result = guest.run(
         ["sh", "-c", "\n".join(["code=0", *runs, "exit $code"])],
-        timeout=600.0,
+        timeout=1200.0,
         environment={
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "RESULTS_FOLDER": str(results),
