@@ -163,7 +163,10 @@ class Device:
         for kind in (IrqKind.MSIX, IrqKind.MSI, IrqKind.INTX):
             if kind in counts and self._irq_kind in {kind, None}:
                 return kind
-        raise UnsupportedError(f"{self.address}: no interrupts through {self.via}: poll instead")
+        raise UnsupportedError(
+            f"{self.address}: no interrupts through {self.via}: poll instead, or open it by a way "
+            "that has them, such as vfio or uio"
+        )
 
     @property
     def irq_count(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.backends.fake_uio import FakeNode
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
-from uspace_drv.backends import uio_node
+from uspace_drv.backends import physical, uio_node
 from uspace_drv.backends.physical import HUGE_PAGE, PhysicalMemory
 from uspace_drv.backends.uio import UioDevice, UioIrqLine
 from uspace_drv.errors import BusyError, DeviceGone, HostError, NoDevice, UnsupportedError
@@ -271,6 +271,15 @@ def test_more_than_a_huge_page() -> None:
 def test_memory_that_the_kernel_may_move() -> None:
     with pytest.raises(UnsupportedError, match=r"only memory from dma\.alloc\(\) can be mapped"):
         PhysicalMemory("bell").map(0x1000, 0x1000, None, Direction.BOTH)
+
+
+def test_physical_addresses_are_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pages = physical.PhysicalMemory("bell")
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    monkeypatch.setattr(pages, "_huge_page", lambda *_: page)
+    monkeypatch.setattr(physical, "PAGEMAP", str(tmp_path / "pagemap"))  # as if one may not open it
+    with pytest.raises(HostError, match=r"bell: the kernel does not show .* run it as root"):
+        pages.memory(0x1000, 1 << 40)
 
 
 def test_unmap_has_nothing_to_do() -> None:

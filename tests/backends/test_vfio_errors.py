@@ -75,6 +75,15 @@ def test_function_that_is_not_bound(tmp_path: Path, driver: str | None, bound: s
     refused(machine, HostError, f"{bound}, not to vfio-pci; run: uspace bind 0000:00:04.0")
 
 
+def test_function_that_is_not_bound_where_no_iommu_is(tmp_path: Path) -> None:
+    """`uspace bind` would bind it to UIO, and the next try would say the same again."""
+    machine = FakeMachine(tmp_path)
+    machine.function(EDU, driver="uio_pci_generic")
+    refused(
+        machine, HostError, "bound to uio_pci_generic, not to vfio-pci; there is no IOMMU here;"
+    )
+
+
 def test_function_without_a_group(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path)
     machine.function(EDU, driver="vfio-pci")

@@ -12,7 +12,7 @@ from click.testing import Result
 from uspace_drv.cli import binding
 from uspace_drv.errors import BusyError, HostError, UspaceError
 from uspace_drv.pci.address import PciAddress
-from uspace_drv.pci.binding import Binding, Terms
+from uspace_drv.pci.binding import VFIO, Binding, Terms
 from uspace_drv.pci.rehearsal import Rehearsal
 from uspace_drv.pci.sysfs import PciBus
 
@@ -97,6 +97,7 @@ def test_vfs_prints_where_they_are(uspace: Uspace, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(binding, "set_virtual_functions", lambda *_, bus: made)
     assert uspace("vfs", "01:00.0", "2").stdout == "0000:01:10.0\n0000:01:10.2\n"
     assert uspace("vfs", "01:00.0", "-1").exit_code == 2
+    assert "'x' is not a valid whole number" in uspace("vfs", "01:00.0", "x").stderr
 
 
 def test_bind_knows_two_drivers(uspace: Uspace, calls: list[Any]) -> None:
@@ -109,6 +110,31 @@ def test_restore(uspace: Uspace, calls: list[Any]) -> None:
     result = uspace("restore", "0000:00:04.0")
     assert result.stdout == "0000:00:04.0: bound to no driver, before it was vfio-pci\n"
     assert calls == [EDU]
+
+
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        (
+            Binding(EDU, VFIO, None, "/dev/vfio/7"),
+            "bound to vfio-pci, /dev/vfio/7, before it had no driver",
+        ),
+        (Binding(EDU, "e1000e", "e1000e", None), "bound to e1000e, as it was"),
+        (
+            Binding(EDU, None, None, None, was_ours=False),
+            "nothing to restore, it is without a driver as it was",
+        ),
+        (
+            Binding(EDU, "e1000e", "e1000e", None, was_ours=False),
+            "nothing to restore, it is bound to e1000e as it was",
+        ),
+    ],
+)
+def test_what_was_before(
+    uspace: Uspace, monkeypatch: pytest.MonkeyPatch, done: Binding, words: str
+) -> None:
+    monkeypatch.setattr(binding, "restore", lambda _, bus: done)
+    assert uspace("restore", "00:04.0").stdout == f"0000:00:04.0: {words}\n"
 
 
 def test_what_the_machine_lives_on_is_refused_in_the_librarys_words(

@@ -106,14 +106,17 @@ class PhysicalMemory(BareDmaSpace):
 
     def _physical(self, address: int, size: int) -> int:
         """The physical address of a virtual one of this process; a huge page has no gaps."""
-        with open(PAGEMAP, "rb", buffering=0) as pagemap:  # noqa: PTH123 - unbuffered, by offset
-            entry = int.from_bytes(
-                os.pread(pagemap.fileno(), 8, address // self.page_size * 8), "little"
-            )
+        hidden = (
+            f"{self.name}: the kernel does not show physical addresses ({PAGEMAP}); "
+            "that takes CAP_SYS_ADMIN: run it as root"
+        )
+        try:
+            with open(PAGEMAP, "rb", buffering=0) as pagemap:  # noqa: PTH123 - unbuffered
+                raw = os.pread(pagemap.fileno(), 8, address // self.page_size * 8)
+        except OSError as error:
+            raise HostError(hidden, cause=error) from error
+        entry = int.from_bytes(raw, "little")
         frame = entry & FRAME_BITS
         if not entry & PRESENT or frame == 0:
-            raise HostError(
-                f"{self.name}: the kernel does not show physical addresses ({PAGEMAP}); "
-                "that takes CAP_SYS_ADMIN: run it as root"
-            )
+            raise HostError(hidden)
         return frame * self.page_size + address % self.page_size

@@ -105,11 +105,15 @@ def restore_function(address: str | None, everything: bool, dry_run: bool) -> No
     _raise_first([each for each in results if isinstance(each, UspaceError)])
 
 
+class _Count(click.IntRange):
+    name = "whole number"  # click's word for it in messages
+
+
 @click.command(
     "vfs", epilog=examples("sudo uspace vfs 0000:01:00.0 4", "sudo uspace vfs 0000:01:00.0 0")
 )
 @click.argument("address", metavar="ADDR")
-@click.argument("count", type=click.IntRange(min=0), metavar="COUNT")
+@click.argument("count", type=_Count(min=0), metavar="COUNT")
 @dry_run_option
 def virtual_functions(address: str, count: int, dry_run: bool) -> None:
     """Have COUNT virtual functions (SR-IOV) at the physical function ADDR, and print where.
@@ -149,10 +153,14 @@ def _rehearsed(bus: PciBus) -> bool:
 
 
 def _show(binding: Binding) -> None:
-    if binding.previous == binding.driver:
+    before = binding.previous
+    if not binding.was_ours:
+        driver = f"bound to {before}" if before else "without a driver"
+        click.echo(f"{binding.address}: nothing to restore, it is {driver} as it was")
+    elif before == binding.driver:
         click.echo(f"{binding}, as it was")
     else:
-        click.echo(f"{binding}, before it was {binding.previous or 'no driver'}")
+        click.echo(f"{binding}, before it {f'was {before}' if before else 'had no driver'}")
     for note in binding.notes:
         click.echo(f"  {note}")
 

@@ -16,6 +16,7 @@ from uspace_drv.cli.group import examples
 from uspace_drv.opening import function_behind
 from uspace_drv.pci.address import DeviceAddress
 from uspace_drv.pci.nodes import user_id
+from uspace_drv.pci.sysfs import PciBus
 
 
 @click.command(
@@ -33,8 +34,8 @@ def broker(address: str, path: Path, user: str | None, via: str) -> None:
 
     The broker opens the device, which must be bound to vfio-pci, and passes the open files: a
     driver that attaches to broker:SOCKET needs no right to any node. When it ends, however it
-    ends, memory is taken away from the device, and the next one gets it reset. Ctrl-C or SIGTERM
-    ends the broker.
+    ends, memory is taken away from the device, and the next one gets it reset, if there is a way to
+    reset it. Ctrl-C or SIGTERM ends the broker.
     """
     where = function_behind(DeviceAddress.parse(address))
     number = None if user is None else user_id(user)
@@ -43,6 +44,8 @@ def broker(address: str, path: Path, user: str | None, via: str) -> None:
         server = Broker(where, path, user=number, via=via, notice=_notice)
         try:
             click.echo(f"lending {where} at {path}; its address is {_quoted(path)}")
+            if not PciBus().function(where).reset_methods:
+                _notice(f"{where}: no way to reset it: a client finds it as the one before left it")
             server.serve()
         finally:
             server.close()

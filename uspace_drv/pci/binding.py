@@ -35,9 +35,11 @@ from uspace_drv.pci.nodes import (
     nodes_of,
     require_unused,
     user_id,
+    user_name,
     wait_for_nodes,
 )
 from uspace_drv.pci.persist import remove_rule, rule_path, write_rule
+from uspace_drv.pci.rehearsal import Rehearsal
 from uspace_drv.pci.restoring import restore, restore_all
 from uspace_drv.pci.sriov import virtual_functions
 from uspace_drv.pci.sysfs import PciBus, PciFunction
@@ -230,12 +232,27 @@ def _take(wish: _Wish, old: Entry | None, bus: PciBus) -> Binding:
         nodes = wait_for_nodes(bus, address, wish.terms.timeout)
         now = bus.function(address)
     if entry.user is not None:
-        entry, told = hand_over(now, entry, entry.user, host)
+        entry, told = _give(wish, now, entry, entry.user, host)
         notes += told
     if entry.persist:
         write_rule(now, entry, host)
         notes += (f"{rule_path(address)} binds it again when the machine starts",)
     return Binding(address, chosen, function.driver, nodes[0] if nodes else None, notes)
+
+
+def _give(
+    wish: _Wish, now: PciFunction, entry: Entry, user: int, host: Host
+) -> tuple[Entry, tuple[str, ...]]:
+    """Hand the nodes over; tell also of a user that an earlier call named, not this one."""
+    entry, told = hand_over(now, entry, user, host)
+    if isinstance(host, Rehearsal) and not wish.is_bound:
+        host.set_owner_of_new_nodes(wish.chosen, user)
+    if wish.terms.user_id is None:
+        told += (
+            f"--user {user_name(user)} was carried over from an earlier bind; to end that, first "
+            f"run: uspace restore {wish.address}",
+        )
+    return entry, told
 
 
 def _release(wish: _Wish, old: Entry | None, bus: PciBus) -> Binding:

@@ -13,7 +13,7 @@ from uspace_drv.errors import BusyError
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.host import Host
 from uspace_drv.pci.journal import Entry, Journal
-from uspace_drv.pci.nodes import IOMMUFD, UIO, VFIO, nodes_of
+from uspace_drv.pci.nodes import IOMMUFD, UIO, VFIO, nodes_of, user_name
 from uspace_drv.pci.sysfs import DEVICES, PciFunction
 
 _NUMBERED = ("/dev/uio", "/dev/vfio/devices/")
@@ -48,10 +48,12 @@ def hand_over(
         owners, notes = _owners_before(function, entry, user, host)
         entry = replace(entry, user=user, owners=owners)
         journal.write(function.address, entry)
-        for path in owners:
+        nodes = nodes_of(function, host)
+        own = [path for path in owners if not _is_gone(path, nodes) and host.exists(path)]
+        for path in own:
             if host.owner(path) not in (None, user):
                 host.set_owner(path, user)
-    given = f"user {user} owns {', '.join(owners)}"
+    given = f"user {user_name(user)} owns {', '.join(own)}"
     risk = (_UIO_RISK,) if function.driver == UIO else ()
     return entry, (given, *notes, *risk)
 
@@ -67,9 +69,8 @@ def take_back(address: PciAddress, entry: Entry, nodes: tuple[str, ...], host: H
     with journal.turn():
         kept = {path for _, other in _others(address, journal) for path in other.owners}
         for path, owner in entry.owners.items():
-            gone = path.startswith(_NUMBERED) and path not in nodes
             now = host.owner(path)
-            if path not in kept and not gone and now not in (None, owner):
+            if path not in kept and not _is_gone(path, nodes) and now not in (None, owner):
                 host.set_owner(path, owner)
 
 
@@ -83,7 +84,7 @@ def _owners_before(
         holders = [(where, other) for where, other in others if path in other.owners]
         rival = next(((where, e) for where, e in holders if e.user != user), None)
         if rival is not None:
-            words = f"{path} belongs to user {rival[1].user}, for {rival[0]}"
+            words = f"{path} belongs to user {_name(rival[1])}, for {rival[0]}"
             if path != IOMMUFD:
                 raise BusyError(f"{function.address}: {words}; one group is for one user")
             notes.append(f"{words}: use the node of the group, or uspace broker")
@@ -92,6 +93,15 @@ def _owners_before(
         before = holders[0][1].owners[path] if holders else owners.get(path, now)
         owners[path] = 0 if before is None else before
     return owners, notes
+
+
+def _is_gone(path: str, nodes: tuple[str, ...]) -> bool:
+    """Whether its number is not, or no longer, one of the function's own `nodes`."""
+    return path.startswith(_NUMBERED) and path not in nodes
+
+
+def _name(entry: Entry) -> str:
+    return "none" if entry.user is None else user_name(entry.user)
 
 
 def _others(address: PciAddress, journal: Journal) -> Iterator[tuple[PciAddress, Entry]]:

@@ -26,6 +26,7 @@ class Binding:
     """What is bound now: `node` to open (None after `restore`), and what else the user must know.
 
     `previous` is the driver before; `driver` is None where the kernel has none for the function.
+    `was_ours` is False where `restore` found nothing that was bound or changed before.
     """
 
     address: PciAddress
@@ -33,6 +34,7 @@ class Binding:
     previous: str | None
     node: str | None
     notes: tuple[str, ...] = ()
+    was_ours: bool = True
 
     def __str__(self) -> str:
         node = f", {self.node}" if self.node else ""

@@ -79,3 +79,11 @@ def user_id(name: str) -> int:
     if number >= _NOBODY_AT_ALL:
         raise HostError(f"no user has the number {name}; expected 0 to {_NOBODY_AT_ALL - 1}")
     return number
+
+
+def user_name(number: int) -> str:
+    """Return what the machine calls a user, for messages; the number where it has no name."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

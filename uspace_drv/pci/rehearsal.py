@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from uspace_drv.pci.host import Host
+from uspace_drv.pci.nodes import UIO, user_name
 
 
 class Rehearsal(Host):
@@ -38,4 +39,11 @@ class Rehearsal(Host):
 
     def set_owner(self, path: str, user: int) -> None:
         """Note who would get it."""
-        self.lines.append(f"give {path} to user {user}")
+        self.lines.append(f"give {path} to user {user_name(user)}")
+
+    def set_owner_of_new_nodes(self, driver: str, user: int) -> None:
+        """Note who would get the nodes that the driver makes; their numbers are not known yet."""
+        nodes = "node (/dev/uioN), once it appears"
+        if driver != UIO:
+            nodes = "nodes (/dev/vfio/N, /dev/vfio/devices/vfioN), once they appear"
+        self.lines.append(f"give its own {nodes}, to user {user_name(user)}")

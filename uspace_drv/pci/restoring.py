@@ -32,18 +32,20 @@ def restore(address: PciAddress, *, bus: PciBus | None = None) -> Binding:
         return _forget(address, journal.read(address), bus)
     with lock_function(bus.function(address).address, bus.host):
         function, entry = bus.function(address), journal.read(address)
+        is_bound = bool({function.driver, function.driver_override} & set(USER_DRIVERS))
         notes: tuple[str, ...] = ()
         if entry is not None:
             require_rights(address, "restore", bus.host)
             notes = _go_back(function, entry, bus)
-        elif {function.driver, function.driver_override} & set(USER_DRIVERS):
+        elif is_bound:
             require_rights(address, "restore", bus.host)
             require_unused(function, bus.host)
             put(function, None, None, bus.host)
             bus.host.write("/sys/bus/pci/drivers_probe", str(address))
         if entry is None and address in journal.addresses():
             journal.remove(address)  # the draft of one, by a `bind` that was killed
-        return Binding(address, bus.function(address).driver, function.driver, None, notes)
+        ours, driver = entry is not None or is_bound, bus.function(address).driver
+        return Binding(address, driver, function.driver, None, notes, ours)
 
 
 def restore_all(*, bus: PciBus | None = None) -> list[Binding | UspaceError]:

@@ -62,8 +62,10 @@ def test_restore_gives_it_back(machine: FakeMachine) -> None:
     function = machine.bus.function(EDU)
     assert (function.driver, function.driver_override) == ("e1000e", None)
     assert Journal(machine).read(EDU) is None
+    assert binding.was_ours
     machine.writes.clear()
-    assert restore(EDU, bus=machine.bus).driver == "e1000e"
+    again = restore(EDU, bus=machine.bus)
+    assert (again.driver, again.was_ours) == ("e1000e", False)
     assert machine.writes == []
 
 

@@ -11,6 +11,7 @@ from uspace_drv.errors import BusyError, HostError, UnsupportedError
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, VFIO, Terms, bind, bind_group, restore, restore_all
 from uspace_drv.pci.journal import FOLDER, Journal
+from uspace_drv.pci.nodes import user_name
 from uspace_drv.pci.persist import rule_path
 from uspace_drv.pci.rehearsal import Rehearsal
 from uspace_drv.pci.sysfs import PciBus
@@ -19,6 +20,8 @@ SIBLING, OTHER, BRIDGE = PciAddress(0, 0, 4, 1), PciAddress(0, 0, 5, 0), PciAddr
 FOLDER_OF = f"/sys/bus/pci/devices/{EDU}"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 ALICE, BOB = Terms(user="1000"), Terms(user="1001")
+HER = user_name(1000)
+"""What the machine on which the tests run calls her."""
 
 
 @pytest.fixture
@@ -42,7 +45,8 @@ def test_a_user_gets_every_node_and_loses_it_again(machine: FakeMachine) -> None
     binding = bind(EDU, terms=ALICE, bus=machine.bus)
     nodes = {"/dev/vfio/14", "/dev/vfio/devices/vfio0", "/dev/iommu"}
     assert owned(machine) == dict.fromkeys(nodes, 1000)
-    (note,) = (note for note in binding.notes if "1000" in note)
+    (note,) = binding.notes[:1]
+    assert note.startswith(f"user {HER} owns /dev/vfio/")
     assert all(node in note for node in nodes)
     restore(EDU, bus=machine.bus)
     assert owned(machine) == {}
@@ -69,9 +73,10 @@ def test_an_earlier_owner_comes_back(machine: FakeMachine) -> None:
 def test_two_users_share_no_group_and_no_iommufd(machine: FakeMachine) -> None:
     bind(EDU, terms=ALICE, bus=machine.bus)
     notes = bind(OTHER, terms=BOB, bus=machine.bus).notes
-    assert any("/dev/iommu belongs to user 1000, for 0000:00:04.0" in note for note in notes)
+    assert any(f"/dev/iommu belongs to user {HER}, for 0000:00:04.0" in note for note in notes)
     assert owned(machine)["/dev/iommu"] == 1000
-    with pytest.raises(BusyError, match=r"/dev/vfio/14 belongs to user 1000.*one group is for one"):
+    words = rf"/dev/vfio/14 belongs to user {HER}.*one group is for one"
+    with pytest.raises(BusyError, match=words):
         bind(SIBLING, terms=BOB, bus=machine.bus)
     assert machine.bus.function(SIBLING).driver == "snd_hda_intel"
     assert owned(machine)["/dev/vfio/14"] == 1000
@@ -88,6 +93,34 @@ def test_what_is_bound_already_can_still_be_handed_over(machine: FakeMachine) ->
     assert set(owned(machine).values()) == {1001}
     assert restore(EDU, bus=machine.bus).driver == "e1000e"
     assert owned(machine) == {}
+
+
+def test_a_user_stays_with_another_driver_and_is_told_so(machine: FakeMachine) -> None:
+    notes = bind(EDU, terms=ALICE, bus=machine.bus).notes
+    assert not any("carried over" in note for note in notes)
+    notes = bind(EDU, UIO, bus=machine.bus).notes
+    given = f"user {HER} owns /dev/iommu, /dev/uio0, {FOLDER_OF}/config"  # what there is now
+    assert notes[0] == given
+    assert notes[-1] == (
+        f"--user {HER} was carried over from an earlier bind; to end that, first run: "
+        f"uspace restore {EDU}"
+    )
+    assert owned(machine)["/dev/uio0"] == 1000
+
+
+def test_a_number_that_is_another_functions_now_is_not_handed_over(machine: FakeMachine) -> None:
+    bind(EDU, terms=ALICE, bus=machine.bus)
+    bind(EDU, UIO, bus=machine.bus)
+    machine.file("/dev/vfio/devices/vfio0")  # of another function
+    machine.owners.pop("/dev/vfio/devices/vfio0")
+    (given, *_) = bind(EDU, UIO, ALICE, bus=machine.bus).notes
+    assert "vfio0" not in given
+    assert "/dev/vfio/devices/vfio0" not in owned(machine)
+
+
+def test_users_by_their_names() -> None:
+    assert user_name(0) == "root"
+    assert user_name(4_000_000_123) == "4000000123"
 
 
 def test_a_node_of_the_function_alone(machine: FakeMachine) -> None:
@@ -345,6 +378,7 @@ def test_a_draft_alone_is_cleaned_away(machine: FakeMachine) -> None:
 def test_a_rehearsal_prints_every_write_and_makes_none(machine: FakeMachine) -> None:
     rehearsal = Rehearsal(machine)
     bind(EDU, terms=Terms(user="1000", persist=True), bus=PciBus(host=rehearsal))
+    own = "its own nodes (/dev/vfio/N, /dev/vfio/devices/vfioN), once they appear"
     lines = [line for line in rehearsal.lines if not line.startswith("  ")]
     assert lines == [
         f"create {FOLDER}/{EDU}.json",
@@ -352,11 +386,29 @@ def test_a_rehearsal_prints_every_write_and_makes_none(machine: FakeMachine) -> 
         f"write 'vfio-pci' to {FOLDER_OF}/driver_override",
         f"write '{EDU}' to /sys/bus/pci/drivers/vfio-pci/bind",
         f"create {FOLDER}/{EDU}.json",
-        "give /dev/iommu to user 1000",
+        f"give /dev/iommu to user {HER}",
+        f"give {own}, to user {HER}",
         f"create {rule_path(EDU)}",
     ]
     assert machine.changes == 0
     assert machine.bus.function(EDU).driver == "e1000e"
+
+
+def test_a_rehearsal_for_a_user_of_what_is_bound_names_its_nodes(machine: FakeMachine) -> None:
+    bind(EDU, bus=machine.bus)
+    bind(EDU, terms=ALICE, bus=PciBus(host=(rehearsal := Rehearsal(machine))))
+    nodes = ("/dev/vfio/14", "/dev/vfio/devices/vfio0", "/dev/iommu")
+    given = [line for line in rehearsal.lines if line.startswith("give")]
+    assert given == [f"give {node} to user {HER}" for node in nodes]
+
+
+def test_a_rehearsal_for_a_user_through_uio(machine: FakeMachine) -> None:
+    bind(EDU, UIO, ALICE, bus=PciBus(host=(rehearsal := Rehearsal(machine))))
+    given = [line for line in rehearsal.lines if line.startswith("give")]
+    assert given == [
+        f"give {FOLDER_OF}/config to user {HER}",
+        f"give its own node (/dev/uioN), once it appears, to user {HER}",
+    ]
 
 
 def test_a_rehearsal_of_restoring(machine: FakeMachine) -> None:

@@ -100,6 +100,9 @@ def _require_bound(function: PciFunction) -> None:
     if function.driver == VFIO or function.cdev is not None:
         return
     bound = f"bound to {function.driver}" if function.driver else "bound to no driver"
-    raise HostError(
-        f"{function.address}: {bound}, not to {VFIO}; run: uspace bind {function.address}"
-    )
+    cure = f"run: uspace bind {function.address}"
+    if function.group is None:  # then `uspace bind` would choose UIO
+        cure = (
+            f"there is no IOMMU here; for what works without run: uspace doctor {function.address}"
+        )
+    raise HostError(f"{function.address}: {bound}, not to {VFIO}; {cure}")
