@@ -16,6 +16,15 @@ from uspace_drv.pci.address import PciAddress
 Uspace = Callable[..., Result]
 
 
+class FakeBus:
+    """One function, which can be reset in these ways."""
+
+    reset_methods: tuple[str, ...] = ("flr",)
+
+    def function(self, address: PciAddress) -> Any:
+        return self
+
+
 class FakeBroker:
     made: list[Any] = []
 
@@ -31,8 +40,22 @@ class FakeBroker:
         self.made.append("closed")
 
 
-def test_it_serves_until_it_is_told_to_end(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeBroker, "made", [])
     monkeypatch.setattr(broker, "Broker", FakeBroker)
+    monkeypatch.setattr(broker, "PciBus", FakeBus)
+
+
+@pytest.mark.usefixtures("served")
+def test_a_device_without_a_reset_is_said(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeBus, "reset_methods", ())
+    result = uspace("broker", "00:04.0", "/run/edu")
+    assert "0000:00:04.0: no way to reset it: a client finds it as the one before" in result.stderr
+
+
+@pytest.mark.usefixtures("served")
+def test_it_serves_until_it_is_told_to_end(uspace: Uspace) -> None:
     result = uspace("broker", "00:04.0", "/run/edu", "--user", "1000", "--via", "vfio-type1")
     assert result.exit_code == 128 + signal.SIGTERM
     assert result.stdout == "lending 0000:00:04.0 at /run/edu; its address is broker:/run/edu\n"
