@@ -202,7 +202,7 @@ def test_no_iommu_where_there_is_no_firmware_setup(make: Make) -> None:
 
 
 def test_a_user_name_is_a_word_of_the_shell(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_module, "_name_of", lambda _: "HOUSE\\alice")
+    monkeypatch.setattr(machine_module, "user_name", lambda _: "HOUSE\\alice")
     machine = make(DEBIAN, LOADED, NOBODY)
     machine.closed = {f"{PCI}/{EDU}/config"}
     found = ways(machine, EDU)

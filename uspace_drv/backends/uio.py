@@ -11,12 +11,13 @@ from collections.abc import Mapping
 
 from uspace_drv.backends.physical import PhysicalMemory, without_iommu
 from uspace_drv.backends.resource_files import ResourceFiles
-from uspace_drv.backends.uio_node import PCI_DRIVER, UIO_CLASS, EventCounter, open_node
+from uspace_drv.backends.uio_node import UIO_CLASS, EventCounter, open_node
 from uspace_drv.errors import HostError, UnsupportedError
 from uspace_drv.native import Window
 from uspace_drv.pci import config as pci_config
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.lock import lock_function
+from uspace_drv.pci.nodes import UIO
 from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import DmaSpace, IrqKind
 from uspace_drv.teardown import Teardown
@@ -55,11 +56,11 @@ class UioDevice:
 
     def _open_node(self) -> int:
         function = self._function
-        if function.driver != PCI_DRIVER or function.uio is None:
+        if function.driver != UIO or function.uio is None:
             bound = f"bound to {function.driver}" if function.driver else "bound to no driver"
             raise HostError(
-                f"{self.address}: {bound}, not to {PCI_DRIVER}; "
-                f"run: uspace bind {self.address} --driver {PCI_DRIVER}"
+                f"{self.address}: {bound}, not to {UIO}; "
+                f"run: uspace bind {self.address} --driver {UIO}"
             )
         return open_node(self._host, f"/dev/{function.uio}", self.address)
 

@@ -18,9 +18,9 @@ from uspace_drv.deadline import Deadline
 from uspace_drv.errors import DeviceGone, NoDevice
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.host import Host
+from uspace_drv.pci.nodes import UIO
 
 UIO_CLASS = "/sys/class/uio"
-PCI_DRIVER = "uio_pci_generic"
 
 EVENT_BYTES = 4
 """A read of the node gives the number of interrupts since boot, as one 32-bit integer."""
@@ -83,7 +83,7 @@ class UioNode:
     @property
     def function(self) -> PciAddress | None:
         """The PCI function that uio_pci_generic has; None for any other kind of device."""
-        return PciAddress.parse(self.device) if self.driver == PCI_DRIVER else None
+        return PciAddress.parse(self.device) if self.driver == UIO else None
 
     def events(self, host: Host) -> int:
         """How often it interrupted since the kernel has it."""

@@ -6,13 +6,13 @@ UEFI specification 2.10, section 3.3 (SecureBoot).
 
 from __future__ import annotations
 
-import pwd
 import re
 import shlex
 from dataclasses import dataclass
 from enum import IntEnum
 
 from uspace_drv.doctor.observer import Observer
+from uspace_drv.pci.nodes import user_name
 
 _SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _LOCKDOWN = "/sys/kernel/security/lockdown"
@@ -96,7 +96,7 @@ def read_user(host: Observer) -> User:
     soft, hard = limits.groups() if limits else ("unlimited", "unlimited")
     return User(
         number=number,
-        name=_name_of(number),
+        name=user_name(number),
         capabilities=int(status.get("CapEff", "0").strip() or "0", 16),
         memlock=(_limit(soft), _limit(hard)),
     )
@@ -168,13 +168,6 @@ def _secure_boot(host: Observer) -> bool | None:
         return None
     data = host.data(_SECURE_BOOT, 5)
     return None if data is None or len(data) < 5 else data[4] == 1
-
-
-def _name_of(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
 
 
 def _limit(word: str) -> int | None:
