@@ -63,8 +63,12 @@ class Window(registers.Window, Protocol):
     an offset or a value that does not fit, `ClosedError`, and `DeviceGone` after a bus error.
     """
 
-    def memory(self) -> memoryview:
-        """View it as bytes, where the author knows that it is memory and not registers."""
+    def memory(self, offset: int = 0, size: int | None = None) -> memoryview:
+        """View it as bytes, where the author knows that it is memory and not registers.
+
+        `size` bytes from `offset` on, all that follows if not told. Raises `UnsupportedError`
+        where any of that is reached by calls, as registers of a model are.
+        """
 
     def close(self) -> None:
         """Give the pages back; may be called twice."""

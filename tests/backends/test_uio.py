@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
 import os
 import time
@@ -293,3 +294,32 @@ def test_no_huge_page_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmap, "mmap", none_free)
     with pytest.raises(HostError, match=r"bell: no huge page of 2 MiB is free; run: .*nr_huge"):
         PhysicalMemory("bell").memory(4096, 1 << 40)
+
+
+def test_a_huge_page_that_only_a_driver_that_was_left_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Left:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            free.append(page)
+
+    def claim(*_: int) -> mmap.mmap:
+        if not free:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return free.pop()
+
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    free: list[mmap.mmap] = []
+    pages = PhysicalMemory("bell")
+    monkeypatch.setattr(pages, "_physical", lambda *_: 0)
+    gc.disable()
+    try:
+        Left()
+        with monkeypatch.context() as patched:
+            patched.setattr(mmap, "mmap", claim)
+            assert pages.memory(4096, 1 << 40) is page
+    finally:
+        gc.enable()

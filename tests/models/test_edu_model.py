@@ -22,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 class Bench:
     """The model with a page of memory, held in time."""
 
+    address = 0
+
     def __init__(self, **parameters: Any) -> None:
         self.model = EduModel("edu", **parameters)
         self.model.clock.freeze()

@@ -135,6 +135,17 @@ class TestMemory:
         bar.close()
         model.close()
 
+    def test_memory_beside_registers_is_mapped(self, model: Model) -> None:
+        bar = VirtualDevice(model).bar(0)
+        view = bar.memory(3 * PAGE, PAGE)
+        view[4] = 0x5A
+        assert model.read_bar(0, 3 * PAGE + 4, 1) == 0x5A
+        with pytest.raises(UnsupportedError, match="not all of that lies in one mapped part"):
+            bar.memory(0, PAGE)
+        bar.close()
+        assert view[4] == 0  # it is no longer the device's
+        model.close()
+
     def test_memory_is_a_file_that_others_map(self, model: Model) -> None:
         view = model.bar_list[0]
         assert view.areas == (Area(PAGE, PAGE), Area(3 * PAGE, PAGE))

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import mmap
+import signal
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -137,6 +142,8 @@ def test_remembers_only_so_many(iommu: Iommu) -> None:
 class Shared:
     """Memory of a peer."""
 
+    address = 0
+
     def __init__(self, size: int) -> None:
         self.bytes = bytearray(size)
 
@@ -206,3 +213,149 @@ def test_in_this_process_a_transfer_stays_in_its_buffer(iommu: Iommu) -> None:
         iommu.map(memory.ctypes.data, PAGE, Iova(number * PAGE), Direction.BOTH)
     with pytest.raises(DeviceError, match=r"runs past the end of its mapping \(0x2000\)"):
         iommu.read(PAGE, PAGE + 1, "x")
+
+
+def test_the_table_is_what_c_reads(iommu: Iommu) -> None:
+    """Ascending: IOVA, size, address, direction; 0 is memory that is not in this process."""
+    memory = np.zeros(2 * PAGE, np.uint8)
+    iommu.attach(4 * PAGE, PAGE, Shared(PAGE), Direction.TO_DEVICE)
+    iommu.map(memory.ctypes.data, 2 * PAGE, Iova(PAGE), Direction.BOTH)
+    first = (PAGE, 2 * PAGE, memory.ctypes.data, 3)
+    assert list(struct.iter_unpack("=QQQQ", iommu.table)) == [first, (4 * PAGE, PAGE, 0, 1)]
+    iommu.detach(4 * PAGE, PAGE)
+    assert list(struct.iter_unpack("=QQQQ", iommu.table)) == [first]
+    iommu.unmap_all()
+    assert not iommu.table
+
+
+class Path:
+    """A data path that holds the turn until it is interrupted."""
+
+    def __init__(self) -> None:
+        self.wanted = threading.Event()
+        self.runs = threading.Event()
+        self.table = b""
+        self.interrupt = self.wanted.set
+        self.resume = self.wanted.clear
+
+    def run(self, iommu: Iommu) -> bool:
+        with memoryview(iommu.table) as view:
+            self.runs.set()
+            assert self.wanted.wait(10)
+            self.table = bytes(view)
+        return True
+
+
+def test_a_change_waits_for_the_data_path(iommu: Iommu) -> None:
+    path, memory = Path(), np.zeros(PAGE, np.uint8)
+    iommu.turn.introduce(path)
+    thread = threading.Thread(target=lambda: iommu.turn.lend(path, lambda: path.run(iommu)))
+    thread.start()
+    assert path.runs.wait(10)
+    iommu.map(memory.ctypes.data, PAGE, Iova(PAGE), Direction.BOTH)
+    thread.join()
+    assert (path.table, len(iommu.table)) == (b"", 32)
+
+
+def test_it_is_lent_to_one_that_is_known(iommu: Iommu) -> None:
+    path = Path()
+    assert iommu.turn.lend(path, lambda: True) is None
+    iommu.turn.introduce(path)
+    assert iommu.turn.lend(path, lambda: True) is True
+    iommu.turn.introduce(None)
+    assert iommu.turn.lend(path, lambda: True) is None
+
+
+def test_who_asks_goes_first(iommu: Iommu) -> None:
+    """Many who ask, and a path that begins again and again: all of them get their turn."""
+    path, done = Path(), []
+    iommu.turn.introduce(path)
+
+    def ask() -> None:
+        for _ in range(20):
+            with iommu.turn, iommu.turn:  # it may be taken twice
+                done.append(1)
+
+    def serve() -> None:
+        while iommu.turn.lend(path, lambda: path.run(iommu)):
+            pass
+
+    threads = [threading.Thread(target=each) for each in (serve, ask, ask, ask)]
+    for each in threads:
+        each.start()
+    for each in threads[1:]:
+        each.join()
+    iommu.turn.introduce(None)
+    threads[0].join()
+    assert len(done) == 60
+
+
+class Stopped(Exception):
+    """What a handler of a signal raises, as Ctrl-C does."""
+
+
+def stop(*_: object) -> None:
+    raise Stopped
+
+
+@pytest.fixture
+def timer() -> Iterator[Callable[[float], object]]:
+    """A signal after so many seconds of this process; the clock of pytest-timeout is another."""
+    before = signal.signal(signal.SIGVTALRM, stop)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before)
+
+
+def take_until_stopped(iommu: Iommu) -> None:
+    with suppress(Stopped):
+        while True:
+            with iommu.turn:
+                pass
+
+
+def test_a_signal_never_leaves_the_turn_taken(iommu: Iommu, timer: Callable[[float], Any]) -> None:
+    for number in range(50):
+        timer(0.0003 + number * 1e-5)
+        take_until_stopped(iommu)
+        assert iommu.turn.asking == 0
+        with pytest.raises(RuntimeError, match="cannot release"):
+            iommu.turn.lock.__exit__(None, None, None)
+
+
+def test_a_signal_while_a_data_path_is_interrupted(
+    iommu: Iommu, timer: Callable[[float], Any]
+) -> None:
+    """The path's `interrupt` is Python here: the signal comes inside of it, too."""
+    path = Path()
+    iommu.turn.introduce(path)
+
+    def serve() -> None:
+        while iommu.turn.lend(path, lambda: path.run(iommu)):
+            pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    for number in range(30):
+        timer(0.0003 + number * 1e-5)
+        take_until_stopped(iommu)
+    iommu.turn.introduce(None)
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("bits", [2, 6])
+def test_a_change_of_the_command_register_is_noticed(bits: int) -> None:
+    """Bus mastering may be off: the data path has to look again."""
+    model, path = BellModel("bell"), Path()
+    turn = model.memory.turn
+    turn.introduce(path)
+    thread = threading.Thread(target=lambda: turn.lend(path, lambda: path.run(model.memory)))
+    thread.start()
+    assert path.runs.wait(10)
+    model.config.write(4, 2, bits)
+    thread.join()
+    assert model.memory.is_bus_master == (bits == 6)
+    model.power_state = 3
+    assert not model.memory.is_bus_master
+    model.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import weakref
@@ -138,3 +139,66 @@ def test_cycle_through_a_call_is_collected(fd: int) -> None:
     del holder
     gc.collect()
     assert gone() is None
+
+
+def test_memory_of_one_part_can_be_viewed(fd: int, calls: Calls) -> None:
+    window = Window.over_calls("w", SIZE, calls.read, calls.write, (part(fd, 1), part(fd, 2, 2)))
+    view = window.memory(PAGE, 16)
+    view[0] = 7
+    assert (len(view), window.read8(PAGE)) == (16, 7)
+    assert len(window.memory(2 * PAGE, 2 * PAGE)) == 2 * PAGE
+    assert window.memory(offset=3 * PAGE, size=PAGE)[0] == 0
+    window.close()
+    assert view[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((), UnsupportedError, "from offset 0 to 32768: not all of that lies in one mapped part"),
+        ((PAGE - 1, 2), UnsupportedError, "not all of that"),
+        ((PAGE, PAGE + 1), UnsupportedError, "not all of that"),  # the next part is another one
+        ((PAGE,), UnsupportedError, "not all of that"),
+        ((5 * PAGE, 1), UnsupportedError, "not all of that"),
+        ((0, SIZE + 1), RegisterValueError, "of size 32769 from offset 0 is not inside of its 327"),
+        ((-1, 2), RegisterValueError, "from offset -1"),
+        ((PAGE, -1), RegisterValueError, "of size -1"),
+        ((SIZE + 1,), RegisterValueError, "of size None from offset 32769"),
+    ],
+)
+def test_views_of_anything_else_are_refused(
+    fd: int, calls: Calls, arguments: tuple[int, ...], error: type[Exception], words: str
+) -> None:
+    window = Window.over_calls("w", SIZE, calls.read, calls.write, (part(fd, 1), part(fd, 2, 2)))
+    with pytest.raises(error, match=f"^w.*{words}"):
+        window.memory(*arguments)
+    window.close()
+    with pytest.raises(ClosedError):
+        window.memory(PAGE, 1)
+
+
+def test_a_part_of_a_mapped_window_can_be_viewed(fd: int) -> None:
+    window = Window.map("w", fd, 0, SIZE)
+    window.memory(8, 4)[:] = b"abcd"
+    assert window.read32(8) == int.from_bytes(b"abcd", "little")
+    assert len(window.memory(8)) == SIZE - 8
+    assert len(window.memory(SIZE)) == 0
+    with pytest.raises(RegisterValueError, match="not inside"):
+        window.memory(8, SIZE)
+    with pytest.raises(TypeError):
+        window.memory(size="8")  # type: ignore[arg-type]
+    assert ctypes.string_at(window.address + 8, 4) == b"abcd"
+    window.close()
+    assert window.address == 0
+
+
+def test_a_strange_offset_that_closes_the_window(fd: int) -> None:
+    window = Window.map("w", fd, 0, SIZE)
+
+    class Closing:
+        def __index__(self) -> int:
+            window.close()
+            return 0
+
+    with pytest.raises(ClosedError):
+        window.memory(Closing())  # type: ignore[arg-type]

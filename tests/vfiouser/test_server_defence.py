@@ -6,7 +6,7 @@ import errno
 import os
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -17,11 +17,13 @@ from tests.vfiouser.raw_client import PAGE, Copier, RawClient
 from uspace_drivers.edu import EduModel
 from uspace_drv.errors import DeviceTimeout, UspaceError
 from uspace_drv.eventfd import SharedEventFd
+from uspace_drv.models.iommu import Mapping
 from uspace_drv.native import Message
 from uspace_drv.testing.served import ServedModel
 from uspace_drv.vfio_numbers import IrqAction
 from uspace_drv.vfiouser.numbers import Command, Flag
 from uspace_drv.vfiouser.server import Server
+from uspace_drv.vfiouser.server.guest_memory import FileMemory
 from uspace_drv.vfiouser.wire import RegionAccess, pack
 
 INTX, MSI, MSIX = 0, 1, 2
@@ -61,21 +63,33 @@ def test_files_of_a_client_are_bounded(client: RawClient, monkeypatch: pytest.Mo
 def test_memory_is_given_back_whatever_fails(
     server: Server, model: Copier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(iova: int, size: int) -> NoReturn:
-        raise MemoryError("on purpose")
+    """What the model still reaches stays mapped; all else goes."""
+    real = model.memory.detach
 
-    file = guest_file()
+    def fail(iova: int, size: int) -> Sequence[Mapping]:
+        if iova == PAGE:
+            raise MemoryError("on purpose")
+        return real(iova, size)
+
+    files = [guest_file() for _ in range(3)]
     with RawClient(server.path) as client, monkeypatch.context() as broken:
         client.greet()
-        client.map(0, PAGE, file)
+        for number, file in enumerate(files):
+            client.map(number * PAGE, PAGE, file)
         broken.setattr(model.memory, "detach", fail)
         client.channel.close()
         with RawClient(server.path) as after:
             after.greet()
-    os.close(file)
+    for file in files:
+        os.close(file)
     assert "on purpose" in str(server.complaints[0])
+    (left,) = model.memory.mappings
+    assert left.iova == PAGE
+    assert isinstance(left.memory, FileMemory)
+    assert Path("/proc/self/maps").read_text().count("memfd:guest") == 1
+    model.memory.unmap_all()
+    left.memory.close()
     assert "memfd:guest" not in Path("/proc/self/maps").read_text()
-    model.memory.detach(0, 1 << 64)
 
 
 def test_no_descriptor_for_a_twin_socket(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

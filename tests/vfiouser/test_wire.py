@@ -203,7 +203,7 @@ def test_region_info_without_and_with_areas() -> None:
 
 def test_region_info_that_does_not_fit_says_what_it_needs() -> None:
     short = pack_region_info(SPARSE, 79)
-    assert short[:16] == bytes.fromhex("50000000 0d000000 00000000 00000000")
+    assert short[:16] == bytes.fromhex("50000000 05000000 00000000 00000000")
     assert len(short) == 32
     asked = []
 

@@ -8,6 +8,7 @@ machine; a backend uses it only behind the opt-in with the ugly name, and says w
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 from collections.abc import Sequence
@@ -85,9 +86,8 @@ class PhysicalMemory(BareDmaSpace):
         """Nothing can."""
 
     def _huge_page(self, passed_over: int, reach: int) -> mmap.mmap:
-        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB
         try:
-            page = mmap.mmap(-1, HUGE_PAGE, flags | mmap.MAP_POPULATE)
+            page = _claim_huge_page()
         except OSError as error:
             if passed_over:
                 raise HostError(
@@ -120,3 +120,16 @@ class PhysicalMemory(BareDmaSpace):
         if not entry & PRESENT or frame == 0:
             raise HostError(hidden)
         return frame * self.page_size + address % self.page_size
+
+
+def _claim_huge_page() -> mmap.mmap:
+    """A huge page from the kernel. They are few, and a driver that was left may still hold some.
+
+    For its objects refer to one another, and nothing but the garbage collector frees those.
+    """
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB
+    try:
+        return mmap.mmap(-1, HUGE_PAGE, flags | mmap.MAP_POPULATE)
+    except OSError:
+        gc.collect()
+    return mmap.mmap(-1, HUGE_PAGE, flags | mmap.MAP_POPULATE)

@@ -9,6 +9,7 @@ from uspace_drv.models import DeviceModel
 from uspace_drv.models.interrupts import ModelIrqLine
 from uspace_drv.native import Window
 from uspace_drv.port import DmaSpace, IrqKind, Notice
+from uspace_drv.regions import Area, Calls, open_in_parts
 
 
 class VirtualDevice:
@@ -30,16 +31,17 @@ class VirtualDevice:
         return {number: view.size for number, view in self._model.bar_list.items()}
 
     def bar(self, number: int) -> Window:
-        """A window whose every access is a call of the model; a BAR of memory is mapped."""
+        """A window that calls the model for its registers, and maps what of the BAR is memory."""
         view = self._model.bar_list[number]
         if view.is_all_memory:
             return Window.map(view.name, view.fd, 0, view.size)
-        return Window.over_calls(
-            view.name,
-            view.size,
-            partial(self._model.read_bar, number),
-            partial(self._model.write_bar, number),
-        )
+        calls = Calls(partial(self._model.read_bar, number), partial(self._model.write_bar, number))
+        areas = [Area(area.offset, area.size) for area in view.areas]
+
+        def map_area(name: str, area: Area) -> Window:
+            return Window.map(name, view.fd, area.offset, area.size)
+
+        return open_in_parts(view.name, view.size, areas, map_area, calls)
 
     @property
     def irq_counts(self) -> Mapping[IrqKind, int]:

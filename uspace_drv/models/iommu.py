@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from struct import Struct
 from typing import Protocol
 
 from uspace_drv.errors import DeviceError
+from uspace_drv.models.turn import Turn
+from uspace_drv.native import faults
 from uspace_drv.port import BareDmaSpace, Direction, Iova, IovaRange
 
 REMEMBERED = 64
@@ -24,9 +26,16 @@ REMEMBERED = 64
 
 LAST = (1 << 64) - 1
 
+ENTRY = Struct("=QQQQ")
+"""One mapping as C reads it: `struct uspace_mapping` of uspace_drv.h."""
+
 
 class Memory(Protocol):
     """Memory that a peer has given: shared, or reached by messages."""
+
+    @property
+    def address(self) -> int:
+        """Where it lies in this process, as long as it is mapped; 0: it does not, or is gone."""
 
     def read(self, offset: int, size: int, /) -> bytes:
         """Bytes from `offset` of the mapping; exactly `size` of them."""
@@ -38,18 +47,18 @@ class Memory(Protocol):
 class OwnMemory:
     """Memory of this process from a virtual address on."""
 
-    __slots__ = ("_address",)
+    __slots__ = ("address",)
 
     def __init__(self, address: int) -> None:
-        self._address = address
+        self.address = address
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy it."""
-        return ctypes.string_at(self._address + offset, size)
+        return ctypes.string_at(self.address + offset, size)
 
     def write(self, offset: int, data: bytes) -> None:
         """Copy it there."""
-        ctypes.memmove(self._address + offset, data, len(data))
+        ctypes.memmove(self.address + offset, data, len(data))
 
 
 GONE = OwnMemory(0)
@@ -80,18 +89,21 @@ class Iommu(BareDmaSpace):
 
     `is_bus_master` says whether the function may reach memory at all. An unmap in one thread waits
     for the device's access in another, because the memory may go right after it: `turn` is held.
-    `on_write` is called with IOVA and size of what the device has written, where somebody keeps a
-    record of dirty pages.
+    `table` has the mappings as C reads them (`struct uspace_mapping` of uspace_drv.h), for a data
+    path that holds the turn while it does.
     """
 
+    faults = faults()
+    """Counts in C what was cut off in this process; when it moves, `refresh` is wanted."""
     page_size = mmap.PAGESIZE
     entry_limit: int | None = None
 
     def __init__(self, name: str, is_bus_master: Callable[[], bool]) -> None:
-        self.on_write: Callable[[int, int], None] | None = None
-        self.turn = threading.RLock()
+        self.table = bytearray()
+        self.turn = Turn()
         self.name = name
         self._is_bus_master = is_bus_master
+        self._on_write: Callable[[int, int], None] | None = None
         self._mappings: list[Mapping] = []  # ascending, none overlaps another
         self._unmapped: deque[Mapping] = deque(maxlen=REMEMBERED)
 
@@ -99,6 +111,24 @@ class Iommu(BareDmaSpace):
     def ranges(self) -> Sequence[IovaRange] | None:
         """All but what a PC's IOMMU keeps for interrupts (Intel VT-d 4.1, section 3.14)."""
         return [IovaRange(0, 0xFEDF_FFFF), IovaRange(0xFEF0_0000, LAST)]
+
+    @property
+    def is_bus_master(self) -> bool:
+        """Whether the device may reach memory at all."""
+        return self._is_bus_master()
+
+    @property
+    def on_write(self) -> Callable[[int, int], None] | None:
+        """Is called with IOVA and size of what the device has written, where a record is kept.
+
+        While there is one, a data path leaves what writes to memory to Python.
+        """
+        return self._on_write
+
+    @on_write.setter
+    def on_write(self, record: Callable[[int, int], None] | None) -> None:
+        with self.turn:
+            self._on_write = record
 
     @property
     def mappings(self) -> Sequence[Mapping]:
@@ -140,7 +170,11 @@ class Iommu(BareDmaSpace):
             nearest = self._last_from(iova + size - 1)
             if nearest is not None and nearest.end > iova:
                 raise DeviceError(f"{self.name}: IOVA {iova:#x} is mapped already")
-            insort(self._mappings, Mapping(Iova(iova), size, memory, direction))
+            mapping = Mapping(Iova(iova), size, memory, direction)
+            entry = ENTRY.pack(iova, size, memory.address, direction.value)
+            insort(self._mappings, mapping)
+            place = bisect_left(self._mappings, mapping) * ENTRY.size
+            self.table[place:place] = entry
 
     def detach(self, iova: int, size: int) -> Sequence[Mapping]:
         """Take away everything inside of a range, and return it; a part of a mapping stays whole.
@@ -148,7 +182,12 @@ class Iommu(BareDmaSpace):
         Raises `DeviceError`, and changes nothing, where the range cuts a mapping.
         """
         with self.turn:
-            found = [each for each in self._mappings if each.end > iova and each.iova < iova + size]
+            nearest = self._last_from(iova)
+            first = bisect_left(self._mappings, iova, key=lambda mapping: mapping.iova)
+            if nearest is not None and nearest.iova < iova < nearest.end:
+                first -= 1
+            end = bisect_left(self._mappings, iova + size, key=lambda mapping: mapping.iova)
+            found = self._mappings[first:end]
             for each in found:
                 if each.iova < iova or each.end > iova + size:
                     raise DeviceError(
@@ -157,6 +196,13 @@ class Iommu(BareDmaSpace):
                     )
             self._forget(found)
             return found
+
+    def refresh(self) -> None:
+        """Ask each memory again where it lies: what a peer has cut off is no longer for C."""
+        with self.turn:
+            for place, each in enumerate(self._mappings):
+                entry = each.iova, each.size, each.memory.address, each.direction.value
+                ENTRY.pack_into(self.table, place * ENTRY.size, *entry)
 
     def read(self, iova: int, size: int, carrier: str) -> bytes:
         """What the device reads; `carrier` is the register that told it the address."""
@@ -173,8 +219,13 @@ class Iommu(BareDmaSpace):
             ):
                 each.memory.write(offset, data[done : done + length])
                 done += length
-            if self.on_write is not None and data:
-                self.on_write(iova, len(data))
+            if self._on_write is not None and data:
+                self._on_write(iova, len(data))
+
+    def check(self, iova: int, size: int, direction: Direction, carrier: str) -> None:
+        """Raise what `read` (`Direction.TO_DEVICE`) or `write` would raise, and move nothing."""
+        with self.turn:
+            self._pieces(iova, size, direction, carrier)
 
     def _pieces(
         self, iova: int, size: int, direction: Direction, carrier: str
@@ -212,6 +263,7 @@ class Iommu(BareDmaSpace):
         if mappings:
             place = bisect_left(self._mappings, mappings[0])
             del self._mappings[place : place + len(mappings)]
+            del self.table[place * ENTRY.size : (place + len(mappings)) * ENTRY.size]
         self._unmapped.extend(replace(each, memory=GONE) for each in mappings[-REMEMBERED:])
 
     def _what_is_there(self, iova: int, size: int) -> str:

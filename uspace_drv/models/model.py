@@ -63,7 +63,7 @@ class DeviceModel:
             number: BarView(bar, f"{self.name} bar {number}") for number, bar in bars.items()
         }
         self.config = ModelConfig(self.identity, bars, self.irqs, capabilities, self._turn)
-        self.memory = Iommu(self.name, lambda: self.config.is_bus_master)
+        self.memory = Iommu(self.name, self._is_bus_master)
         self.interrupts = ModelIrqs(self.name, self.config, self._msix, self._turn)
         self.clock = Clock(f"{self.name} clock", self._turn, self._keep_failure)
         self._registers = RegisterFile(self.name, self, bars)
@@ -212,6 +212,9 @@ class DeviceModel:
                 return
             if not self._registers.write((bar, offset, width), value):
                 self._write_elsewhere(bar, offset, width, value)
+
+    def _is_bus_master(self) -> bool:
+        return self.config.is_bus_master and self.power_state != D3_HOT
 
     def _tell(self, notice: Notice) -> None:
         for tell in tuple(self._listeners):

@@ -64,6 +64,7 @@ def _reader(kind: Any) -> Callable[[str], Any]:
         float: float,
         bool: lambda text: TRUTHS[text.lower()],
         str: str,
+        int | str: str,  # the model reads its own notation, such as 64M
     }
     if kind not in readers:
         raise LayoutError(f"a model's parameter is int, float, bool, str or an enum, not {kind}")

@@ -10,6 +10,7 @@ from typing import Protocol
 from uspace_drv.models.capabilities import Msi, Msix, PciExpress, PowerManagement
 from uspace_drv.models.config import ModelConfig
 from uspace_drv.models.interrupts import ModelIrqs
+from uspace_drv.models.iommu import Iommu
 from uspace_drv.pci.capability_registers import (
     Msi64Registers,
     MsixRegisters,
@@ -26,6 +27,7 @@ class Function(Protocol):
 
     config: ModelConfig
     interrupts: ModelIrqs
+    memory: Iommu
     power_state: int
 
     def reset_function(self) -> None:
@@ -36,6 +38,7 @@ def follow_config(model: Function) -> None:
     """Let the model follow its configuration space from now on."""
     config, refresh = model.config, model.interrupts.refresh
     config.watch(ConfigHeader.command, refresh)
+    config.watch(ConfigHeader.command, model.memory.turn.settle)  # bus mastering may be off now
     if msix := config.find(Msix):
         config.watch(MsixRegisters.control, refresh, msix[1])
     if (msi := config.find(Msi)) and msi[0].maskable:
@@ -57,6 +60,7 @@ def _follow_power(model: Function, power: PowerManagement, base: int) -> None:
             model.config.set(register, status.replace(power_state=before), base)
             return
         model.power_state = wanted
+        model.memory.turn.settle()
         if before == D3_HOT and wanted == D0 and not power.keeps_state:
             model.reset_function()
 

@@ -3,6 +3,7 @@
 # ruff: noqa: PYI021 - the docstrings are for those editors
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Generic, Self, TypeVar, final
 
 from numpy.typing import NDArray
@@ -64,6 +65,10 @@ class Window:
     @property
     def size(self) -> int: ...
     @property
+    def address(self) -> int:
+        """Where it is mapped in this process, for C; 0 where nothing is, once closed, or gone."""
+
+    @property
     def closed(self) -> bool: ...
 
     link: object
@@ -80,11 +85,13 @@ class Window:
     def write16(self, offset: int, value: int, /) -> None: ...
     def write32(self, offset: int, value: int, /) -> None: ...
     def write64(self, offset: int, value: int, /) -> None: ...
-    def memory(self) -> memoryview:
+    def memory(self, offset: int = 0, size: int | None = None) -> memoryview:
         """View the window as bytes: only where it is memory and not registers.
 
-        Raises `UnsupportedError` where nothing is mapped. Once the device is gone it reads as all
-        ones, which raises nothing: ask the window.
+        `size` bytes from `offset` on, all that follows if not told. Raises `UnsupportedError`
+        where any of that is not mapped, or not by one mapped part; `RegisterValueError` for more
+        than there is. Once the device is gone it reads as all ones, which raises nothing: ask the
+        window.
         """
 
     def close(self) -> None:
@@ -306,6 +313,27 @@ class DmaTable(Generic[_M]):
     @property
     def _closed(self) -> bool: ...
 
+class TurnLock:
+    """A reentrant lock of one path, which runs long and can be interrupted, and of all others.
+
+    `with` takes it for the others: a path that has it is interrupted. What a handler of a signal
+    raises leaves it either taken, inside of the `with`, or not taken at all.
+    """
+
+    path: object
+    """Whom to interrupt: what has a method `interrupt`; None: nobody."""
+
+    @property
+    def lock(self) -> AbstractContextManager[bool, None]:
+        """The lock itself: the path takes it without interrupting itself."""
+
+    @property
+    def asking(self) -> int:
+        """How many are about to take it: a path that has just got it stands back for them."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
 def wait_readable(fd: int, wake_fd: int, timeout: float, spin: float, /) -> bool:
     """Wait until `fd` or `wake_fd` is readable: poll for `spin` seconds, then sleep.
 
@@ -319,3 +347,10 @@ def write_barrier() -> None:
 
 def read_barrier() -> None:
     """Order every load before this call ahead of every load after it."""
+
+def faults() -> memoryview:
+    """32 bits that count the pages of guarded memory that went away in this process.
+
+    In the machine's byte order, as C reads it. The thread that meets such a page finds it counted
+    right after its access: what it has copied may be all ones.
+    """

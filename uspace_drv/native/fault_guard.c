@@ -23,6 +23,8 @@ static struct sigaction below;    /* what we lie on now: the same, or what came 
 static uintptr_t page_size;
 static bool installed;
 
+volatile atomic_uint guard_faults;
+
 /* What a thread is handing on. Not allocated when it is first touched, which may be in a handler. */
 static _Thread_local struct {
     bool busy;
@@ -126,6 +128,8 @@ on_bus_error(int number, siginfo_t *info, void *context)
     /* Broken RAM (BUS_MCEERR_*) and signals sent by kill() are not a device that vanished. */
     bool device = info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR;
     bool cured = device && mark_gone(fault) && overlay_ones(fault);
+    if (cured)
+        atomic_fetch_add(&guard_faults, 1);
     errno = saved;
     if (!cured)
         hand_on(number, info, context);

@@ -18,6 +18,9 @@ struct guarded {
     bool own; /* our own mapping, which a forked child must not have */
 };
 
+/* Pages that went away since the process began. The thread that met one finds it counted. */
+extern volatile atomic_uint guard_faults;
+
 /* Guard `size` bytes, above any handler of SIGBUS that came meanwhile; NULL and errno if there is
  * no memory. Needs the GIL. */
 struct guarded *guard_add(void *start, size_t size, bool own);

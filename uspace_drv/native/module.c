@@ -18,6 +18,13 @@ read_barrier(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+faults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyMemoryView_FromMemory((char *)(uintptr_t)&guard_faults, sizeof(guard_faults),
+                                   PyBUF_READ);
+}
+
 static bool
 take_error(PyObject *errors, const char *name, PyObject **slot)
 {
@@ -52,14 +59,18 @@ make_types(PyObject *module, struct module_state *state)
     state->dma_table_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &dma_table_spec, NULL);
     state->dma_mapping_type =
         (PyTypeObject *)PyType_FromModuleAndSpec(module, &dma_mapping_spec, NULL);
+    state->turn_lock_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &turn_lock_spec, NULL);
     return state->window_type && state->mapping_type && state->channel_type && state->message_type
            && state->iova_table_type && state->dma_table_type && state->dma_mapping_type
+           && state->turn_lock_type
            && PyModule_AddType(module, state->window_type) == 0
            && PyModule_AddType(module, state->channel_type) == 0
            && PyModule_AddType(module, state->message_type) == 0
            && PyModule_AddType(module, state->iova_table_type) == 0
            && PyModule_AddType(module, state->dma_table_type) == 0
-           && PyModule_AddType(module, state->dma_mapping_type) == 0;
+           && PyModule_AddType(module, state->dma_mapping_type) == 0
+           && PyModule_AddType(module, state->turn_lock_type) == 0;
 }
 
 static int
@@ -80,6 +91,7 @@ traverse_module(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->iova_table_type);
     Py_VISIT(state->dma_table_type);
     Py_VISIT(state->dma_mapping_type);
+    Py_VISIT(state->turn_lock_type);
     Py_VISIT(state->host_error);
     Py_VISIT(state->unsupported_error);
     Py_VISIT(state->register_value_error);
@@ -101,6 +113,7 @@ clear_module(PyObject *module)
     Py_CLEAR(state->iova_table_type);
     Py_CLEAR(state->dma_table_type);
     Py_CLEAR(state->dma_mapping_type);
+    Py_CLEAR(state->turn_lock_type);
     Py_CLEAR(state->host_error);
     Py_CLEAR(state->unsupported_error);
     Py_CLEAR(state->register_value_error);
@@ -122,6 +135,9 @@ static PyMethodDef functions[] = {
     {"read_barrier", read_barrier, METH_NOARGS,
      "read_barrier($module, /)\n--\n\n"
      "Order every load before this call ahead of every load after it."},
+    {"faults", faults, METH_NOARGS,
+     "faults($module, /)\n--\n\n"
+     "32 bits that count the pages of guarded memory that went away in this process."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -18,7 +18,7 @@
 
 struct module_state {
     PyTypeObject *window_type, *mapping_type, *channel_type, *message_type;
-    PyTypeObject *iova_table_type, *dma_table_type, *dma_mapping_type;
+    PyTypeObject *iova_table_type, *dma_table_type, *dma_mapping_type, *turn_lock_type;
     PyObject *host_error, *unsupported_error, *register_value_error, *closed_error, *busy_error;
     PyObject *peer_error, *device_gone;
 };
@@ -60,7 +60,7 @@ typedef struct {
     Py_ssize_t part_count;
 } Window;
 
-extern PyType_Spec window_spec, mapping_spec, channel_spec;
+extern PyType_Spec window_spec, mapping_spec, channel_spec, turn_lock_spec;
 extern PyStructSequence_Desc message_description;
 
 /* access.c */
@@ -84,6 +84,9 @@ bool parts_take(Window *self, PyObject *parts);
 bool parts_close(Window *self);
 int parts_visit(Window *self, visitproc visit, void *arg);
 void parts_clear(Window *self);
+
+/* view.c */
+PyObject *window_memory(PyObject *object, PyObject *arguments, PyObject *keywords);
 
 /* mapping.c. NULL and errno, or NULL with an exception set. */
 Mapping *mapping_of_file(struct module_state *state, int fd, off_t offset, size_t size,

@@ -155,22 +155,6 @@ window_over_calls(PyObject *type, PyObject *arguments)
     return (PyObject *)self;
 }
 
-static PyObject *
-window_memory(PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    Window *self = (Window *)object;
-    if (self->closed || !is_live(self)) {
-        refuse_state(self);
-        return NULL;
-    }
-    if (self->kind == MEMORY_WINDOW)
-        return PyMemoryView_FromObject((PyObject *)self->mapping);
-    PyErr_Format(state_of(self)->unsupported_error,
-                 "%U cannot be seen as memory: it is reached by %s; a mapped window can",
-                 self->name, self->kind == FILE_WINDOW ? "pread and pwrite" : "calls of a model");
-    return NULL;
-}
-
 /* Views keep what they see: only close() takes the device from them. */
 static void
 let_go(Window *self)
@@ -226,6 +210,14 @@ static PyObject *
 window_get_size(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromUnsignedLongLong(((Window *)self)->size);
+}
+
+static PyObject *
+window_get_address(PyObject *self, void *Py_UNUSED(closure))
+{
+    Window *window = (Window *)self;
+    bool is_there = !window->closed && window->bytes && is_live(window);
+    return PyLong_FromVoidPtr(is_there ? window->bytes : NULL);
 }
 
 static PyObject *
@@ -296,9 +288,9 @@ static PyMethodDef methods[] = {
      "Access a model: read(offset, width) and write(offset, width, value), width in bytes; or,\n"
      "in parts of (offset, window), memory that was mapped."},
     READ(8), READ(16), READ(32), READ(64), WRITE(8), WRITE(16), WRITE(32), WRITE(64),
-    {"memory", window_memory, METH_NOARGS,
-     "memory($self, /)\n--\n\n"
-     "View the window as bytes: only where it is memory and not registers."},
+    {"memory", (PyCFunction)(void (*)(void))window_memory, METH_VARARGS | METH_KEYWORDS,
+     "memory($self, offset=0, size=None)\n--\n\n"
+     "View the window, or size bytes from offset on: only where it is memory, not registers."},
     {"close", window_close, METH_NOARGS,
      "close($self, /)\n--\n\n"
      "Give the device's pages back at once. Views that live on see zeros. Twice is fine."},
@@ -308,6 +300,8 @@ static PyMethodDef methods[] = {
 static PyGetSetDef properties[] = {
     {"name", window_get_name, NULL, "Where this is, as errors say it.", NULL},
     {"size", window_get_size, NULL, "Bytes.", NULL},
+    {"address", window_get_address, NULL,
+     "Where it is mapped in this process, for C; 0 where nothing is mapped, or it is gone.", NULL},
     {"closed", window_get_closed, NULL, "Whether close() was called.", NULL},
     {"link", window_get_link, window_set_link,
      "What says whether the device is still there, where an access would not notice.", NULL},

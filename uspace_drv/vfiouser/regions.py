@@ -73,9 +73,9 @@ def pack_region_info(info: RegionInfo, argsz: int) -> bytes:
     if info.areas:
         chain = pack_capability(RegionCapability.SPARSE_MMAP, pack_areas(info.areas))
     needed = _INFO.size + len(chain)
-    flags = info.flags | (RegionFlag.CAPS if chain else 0)
     if needed > argsz:
-        chain = b""
+        chain = b""  # nor does the flag say that there is one: QEMU's client takes offset 0 ill
+    flags = info.flags | (RegionFlag.CAPS if chain else 0)
     cap_offset = _INFO.size if chain else 0
     return _INFO.pack(needed, flags, info.index, cap_offset, info.size, info.offset) + chain
 

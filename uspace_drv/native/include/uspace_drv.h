@@ -6,6 +6,7 @@
 #define USPACE_DRV_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* On a narrower machine the compiler would split a 64-bit access in two without a word. */
@@ -111,6 +112,45 @@ uspace_pause(void)
 #else
     atomic_signal_fence(memory_order_seq_cst);
 #endif
+}
+
+/* What a device may do with a piece of memory: the bits of uspace_drv.Direction. */
+enum uspace_direction { USPACE_TO_DEVICE = 1, USPACE_FROM_DEVICE = 2 };
+
+/* Memory that a device model reaches from an IOVA on. The table of a model's IOMMU is an array of
+ * these, ascending and apart: `Iommu.table`, which stays as it is while C holds its buffer. */
+struct uspace_mapping {
+    uint64_t iova, size;
+    uint8_t *bytes;     /* in this process; NULL where only the model's Python can reach it */
+    uint64_t direction; /* uspace_direction */
+};
+
+/* The last mapping that begins at an address or before it; the caller sees how far it reaches. */
+static inline const struct uspace_mapping *
+uspace_find_mapping(const struct uspace_mapping *table, size_t count, uint64_t iova)
+{
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (table[middle].iova <= iova)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &table[low - 1] : NULL;
+}
+
+/* Where `size` bytes lie that the device sees at an address, or NULL: not mapped in one piece, not
+ * for all that `direction` says, or not in this process. */
+static inline uint8_t *
+uspace_reach(const struct uspace_mapping *mapping, uint64_t iova, uint64_t size, uint64_t direction)
+{
+    if (!mapping || iova - mapping->iova >= mapping->size || !mapping->bytes)
+        return NULL;
+    uint64_t offset = iova - mapping->iova;
+    if (size > mapping->size - offset || (mapping->direction & direction) != direction)
+        return NULL;
+    return mapping->bytes + offset;
 }
 
 #endif

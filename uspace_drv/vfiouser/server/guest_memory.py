@@ -61,6 +61,11 @@ class SharedFile:
         self._bytes = self._window.memory()
         self.users = 0
 
+    @property
+    def address(self) -> int:
+        """Where it lies in this process; 0 once the client has cut it off."""
+        return self._window.address
+
     def read(self, offset: int, size: int) -> bytes:
         """Copy out; `DeviceGone` if the client has cut the file off."""
         data = bytes(self._bytes[offset : offset + size])
@@ -86,6 +91,12 @@ class FileMemory:
         self._start = start
         self.close = release
 
+    @property
+    def address(self) -> int:
+        """Where it lies in this process; 0 once the client has cut its file off."""
+        base = self._file.address
+        return base + self._start if base else 0
+
     def read(self, offset: int, size: int) -> bytes:
         """Copy out."""
         return self._file.read(self._start + offset, size)
@@ -100,6 +111,8 @@ class MessageMemory:
 
     `limit` is how many bytes it takes at once.
     """
+
+    address = 0
 
     def __init__(
         self,
@@ -221,12 +234,16 @@ class GuestMemory:
         gone = slice(self._place(first), self._place(end))
         dropped = self._maps[gone]
         del self._maps[gone]
-        with ExitStack() as way_out:  # each is given back, whatever fails before
-            for _, _, memory in dropped:
-                way_out.callback(memory.close)
-            if dropped:
-                with self._model.quiesce():  # the model may be in the middle of something
-                    self._model.memory.detach(first, end - first)
+        if not dropped:
+            return
+        with self._model.quiesce(), ExitStack() as way_out:  # it may be in the middle of something
+            for each in dropped:  # one by one: mappings that the model has made of its own stay
+                way_out.callback(self._give_back, *each)  # whatever fails with another one
+
+    def _give_back(self, start: int, size: int, memory: ClientMemory) -> None:
+        """Close it only when the model reaches it no longer."""
+        self._model.memory.detach(start, size)
+        memory.close()
 
     def _memory(self, wanted: DmaMap, descriptors: Sequence[int]) -> ClientMemory:
         if not descriptors:
