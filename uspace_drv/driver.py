@@ -11,7 +11,7 @@ from typing import ClassVar
 from uspace_drv.deadline import Deadline
 from uspace_drv.device import Device
 from uspace_drv.errors import DeviceError, DeviceTimeout
-from uspace_drv.handlers import InterruptLoop, handlers_of
+from uspace_drv.handlers import InterruptLoop, handlers_of, may_be_left_out
 from uspace_drv.pci.ids import Match
 
 
@@ -76,7 +76,11 @@ class Driver:
     def _start_interrupts(self) -> None:
         # The highest first: so that all vectors are allocated at once.
         declared = sorted(handlers_of(self).items(), reverse=True)
-        handlers = {self.device.irq(index): handler for index, handler in declared}
+        handlers = {
+            self.device.irq(index): handler
+            for index, handler in declared
+            if index < self.device.irq_count or not may_be_left_out(handler)
+        }
         if handlers:
             self._interrupts.start(handlers)
 

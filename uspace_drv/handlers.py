@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from uspace_drv.errors import BusyError, ClosedError, DeviceTimeout, LayoutError
+from uspace_drv.errors import BusyError, ClosedError, DeviceGone, DeviceTimeout, LayoutError
 from uspace_drv.eventfd import EventFd
 from uspace_drv.health import Health
 from uspace_drv.irq import Irq
@@ -33,13 +33,18 @@ Served = tuple[Irq, Callable[[], int], Callable[[], None]]
 Handler = TypeVar("Handler", bound=Callable[[Any], None])
 
 
-def interrupt(index: int = 0) -> Callable[[Handler], Handler]:
-    """Declare a driver's method as the handler of interrupt `index`."""
+def interrupt(index: int = 0, *, optional: bool = False) -> Callable[[Handler], Handler]:
+    """Declare a driver's method as the handler of interrupt `index`.
+
+    Where the device has no such interrupt, `attach` fails; an `optional` handler is left out then,
+    for a driver that can poll too.
+    """
     if not isinstance(index, int):
         raise LayoutError(f"@interrupt takes the number of an interrupt, not {index!r}")
 
     def mark(method: Handler) -> Handler:
         method.__interrupt__ = index  # type: ignore[attr-defined]
+        method.__optional__ = optional  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -53,6 +58,11 @@ def handlers_of(driver: object) -> Mapping[int, Callable[[], None]]:
             raise LayoutError(f"{type(driver).__name__}: two handlers for interrupt {index}")
         found[index] = getattr(driver, name)
     return found
+
+
+def may_be_left_out(handler: Callable[[], None]) -> bool:
+    """Whether its driver does without it where the device has no such interrupt."""
+    return bool(getattr(handler, "__optional__", False))
 
 
 def _declared(cls: type) -> Iterator[tuple[str, int]]:
@@ -175,11 +185,18 @@ class InterruptLoop:
                     selector.register(each[0], selectors.EVENT_READ, each)
                 while not self._stopping:
                     self._serve(selector, wake)
+        except DeviceGone as failure:
+            # No fault of the handler: its trace would tell nothing.
+            log.warning("%s; no handler will be called any more", failure)
+            self._fail(failure)
         except BaseException as failure:
             # It is raised in the thread that leaves; until then, somebody should know.
             log.exception("%s: a handler failed, and no other will be called", self._name)
-            self._failure = failure
-            self._tell_waiters()
+            self._fail(failure)
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failure = failure
+        self._tell_waiters()
 
     def _serve(self, selector: selectors.BaseSelector, wake: EventFd) -> None:
         """One round: every interrupt that fired, then at most one piece of deferred work."""

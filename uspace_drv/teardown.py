@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from uspace_drv.errors import DeviceGone
+
 
 class Teardown:
     """A pile of steps. `run()` empties it from the top and reports the first failure last.
@@ -42,7 +44,7 @@ class Teardown:
                 if first is None:
                     first = failure
                     failure.add_note(f"while leaving: {what}")
-                elif failure is not first:
+                elif _says_more(failure, first):
                     first.add_note(f"then, while leaving: {what}: {_in_words(failure)}")
         return first
 
@@ -71,6 +73,12 @@ def _signals_held() -> Iterator[None]:
                 signal.signal(number, handler)
         for held in came:
             signal.raise_signal(held)
+
+
+def _says_more(failure: BaseException, first: BaseException) -> bool:
+    """Whether it is worth a line: a device that is gone is gone in every step that follows."""
+    is_gone = isinstance(first, DeviceGone) and isinstance(failure, DeviceGone)
+    return failure is not first and not is_gone
 
 
 def _in_words(failure: BaseException) -> str:

@@ -84,7 +84,7 @@ def test_plugins(uspace: Uspace) -> None:
         "model": "virtual:edu",
         "broken": None,
     }
-    assert "verbs      identify, is_alive, factorial" in uspace("drivers").stdout
+    assert "verbs      identify, is-alive, factorial" in uspace("drivers").stdout
 
 
 def test_a_driver_that_says_nothing_of_itself(

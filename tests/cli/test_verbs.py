@@ -175,7 +175,7 @@ def test_wrong_usage_says_what_would_be_right(words: list[str], expected: str) -
         (["need", "--very-much", "3"], "3\n"),
         (["way", "to_device"], "TO_DEVICE\n"),
         (["count", "3"], "0\n1\n2\n"),
-        (["counters"], "Counters(good=2, bad=0)\n"),
+        (["counters"], "good  2\nbad   0\n"),
         (["array"], "[0 1 2]\n"),
         (["rows"], "speed: FAST\n"),
         (["inherited"], "inherited\n"),

@@ -13,8 +13,10 @@ from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.errors import (
     BusyError,
     ClosedError,
+    DeviceGone,
     DeviceTimeout,
     LayoutError,
+    RegisterValueError,
     UnsupportedError,
 )
 from uspace_drv.handlers import InterruptLoop, handlers_of
@@ -122,6 +124,32 @@ def test_nothing_to_defer_to(bench: Bench) -> None:
     bench.loop.stop()
     with pytest.raises(ClosedError, match="none is running"):
         bench.loop.defer(bench.finish)
+
+
+@pytest.mark.parametrize(
+    ("failure", "words", "has_trace"),
+    [
+        (DeviceGone("bell: is gone"), "bell: is gone; no handler will be called any more", False),
+        (ValueError("bad"), "bell: a handler failed, and no other will be called", True),
+    ],
+)
+def test_a_trace_is_for_what_the_handler_did(
+    bench: Bench,
+    caplog: pytest.LogCaptureFixture,
+    failure: Exception,
+    words: str,
+    has_trace: bool,
+) -> None:
+    def fail() -> None:
+        bench.finished.set()
+        raise failure
+
+    bench.start(fail)
+    bench.line.fire()
+    with pytest.raises(type(failure)):
+        bench.stop()
+    (record,) = caplog.records
+    assert (record.getMessage(), bool(record.exc_info)) == (words, has_trace)
 
 
 @pytest.mark.parametrize("where", ["handler", "deferred work"])
@@ -351,6 +379,22 @@ def test_handlers_by_interrupt() -> None:
 
     with attach(BellModel(), Both) as driver:
         assert handlers_of(driver) == {0: driver.on_ring, 3: driver.on_other}
+
+
+def test_optional_handler_is_left_out_where_its_interrupt_does_not_exist() -> None:
+    class Polling(Ringer):
+        @interrupt(4, optional=True)
+        def on_none(self) -> None: ...
+
+    class Insisting(Ringer):
+        @interrupt(4)
+        def on_none(self) -> None: ...
+
+    with attach(BellModel(), Polling) as ringer:
+        ringer.registers.ring.write(1)
+        assert ringer.enough.wait(WAIT)
+    with pytest.raises(RegisterValueError, match="no interrupt 4; msi has 4"):
+        attach(BellModel(), Insisting)
 
 
 def test_two_handlers_for_one_interrupt() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.unit.specimens import WAIT
-from uspace_drv import teardown
+from uspace_drv import DeviceGone, teardown
 from uspace_drv.teardown import Teardown
 
 pytestmark = pytest.mark.usefixtures("nothing_left", "heeding_ctrl_c")
@@ -68,6 +68,14 @@ def test_error_that_is_on_its_way_takes_the_notes(pile: Teardown, done: list[str
     pile.run(error)
     assert done == ["mapping", "file", "lock"]
     assert error.__notes__ == ["then, while leaving: top: OSError: no disk"]
+
+
+def test_a_device_that_is_gone_is_told_once(pile: Teardown) -> None:
+    error = DeviceGone("the server closed the connection")
+    pile.push("second", fail(OSError("no disk")))
+    pile.push("first", fail(DeviceGone("the peer closed the connection")))
+    pile.run(error)
+    assert error.__notes__ == ["then, while leaving: second: OSError: no disk"]
 
 
 def test_even_system_exit_skips_no_step(pile: Teardown, done: list[str]) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
+from uspace_drv.cli.units import to_size, unit_of
 from uspace_drv.errors import HostError
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -38,6 +39,8 @@ def converter_for(hint: Any) -> Converter | None:
     if get_origin(hint) in {Union, types.UnionType}:
         found = [converter_for(part) for part in get_args(hint) if part is not type(None)]
         return next((converter for converter in found if converter), None)
+    if get_origin(hint) is Annotated:
+        return _SIZE if unit_of(hint) == "B" else converter_for(get_args(hint)[0])
     if get_origin(hint) is Literal:
         return _choice({str(value): value for value in get_args(hint)})
     if hint in _CONVERTERS:
@@ -114,6 +117,8 @@ def _choice(values: dict[str, Any]) -> Converter:
 
     return Converter(known, f"one of {known}", convert)
 
+
+_SIZE = Converter("size", "bytes: 4096, 4K, 64M, 1G (powers of 1024)", to_size)
 
 _CONVERTERS: dict[Any, Converter] = {
     int: Converter("integer", "an integer; 0x, 0b and 0o work", to_int),

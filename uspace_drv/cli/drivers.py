@@ -55,7 +55,7 @@ def _show(facts: Facts) -> None:
         {
             "  reason": facts["broken"] or "",
             "  matches": ", ".join(facts["matches"]),
-            "  verbs": ", ".join(facts["verbs"]),
+            "  verbs": ", ".join(facts["verbs"]).replace("_", "-"),
             "  registers": ", ".join(f"BAR {number}" for number in facts["registers"]),
             "  model": facts["model"] or "",
             "  from": facts["origin"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,19 @@ import click
 
 from uspace_drv.cli.group import LazyGroup, examples
 from uspace_drv.cli.identity import describe_driver
-from uspace_drv.cli.output import is_terminal, show_json
-from uspace_drv.cli.session import Session, session_options
-from uspace_drv.cli.values import in_words, jsonable
-from uspace_drv.cli.verbs import VerbCommand, summary_of, verbs_of
+from uspace_drv.cli.output import show_json
+from uspace_drv.cli.progress import progress_bar
+from uspace_drv.cli.results import show_result
+from uspace_drv.cli.session import Session, session_options, yes_option
+from uspace_drv.cli.values import jsonable
+from uspace_drv.cli.verbs import VerbCommand, summary_of, takes_progress, verbs_of
 from uspace_drv.driver import Driver
 from uspace_drv.pci.address import DeviceAddress
 from uspace_drv.plugins import installed_plugins, plugin_named
+from uspace_drv.verbs import is_destructive, loss_of
+
+SELF_TEST = "self_test"
+"""The verb that says nothing when all is well, which is said for it."""
 
 
 class Verbs(LazyGroup):
@@ -40,9 +46,9 @@ class Verbs(LazyGroup):
         self._address = address
 
     def summaries(self) -> dict[str, str]:
-        """Return the verbs with the first line of their docstrings."""
+        """Return the verbs, as one types them, with the first line of their docstrings."""
         found = verbs_of(self._driver)
-        return {name: summary_of(function) for name, function in found.items()}
+        return {_typed(name): summary_of(function) for name, function in found.items()}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Make the command of a verb; 'is-alive' is is_alive."""
@@ -50,20 +56,33 @@ class Verbs(LazyGroup):
         function = verbs_of(self._driver).get(verb)
         if function is None:
             return None
-        call = partial(self._call, verb)
-        return VerbCommand(verb, function, call, session_options(with_json=True))
+        options = session_options(with_json=True)
+        if is_destructive(function):
+            options.append(yes_option())
+        call = partial(self._confirm_and_call, verb, function)
+        return VerbCommand(_typed(verb), function, call, options)
 
-    def _call(self, verb: str, *positional: Any, **named: Any) -> None:
+    def _confirm_and_call(
+        self, verb: str, function: Callable[..., Any], *positional: Any, **named: Any
+    ) -> None:
         session = click.get_current_context().ensure_object(Session)
+        loss = loss_of(function, positional, named)
+        if loss and not session.yes:
+            _ask(f"{_typed(verb)} on {self._address}: {loss}")
         with session.attach(self._address, self._driver) as driver:
-            result = getattr(driver, verb)(*positional, **named)
+            method = getattr(driver, verb)
+            if takes_progress(function):
+                with progress_bar(_typed(verb), wanted=not session.json) as progress:
+                    result = method(*positional, **named, progress=progress)
+            else:
+                result = method(*positional, **named)
             # What a verb yields is shown as it comes, while the device is still there.
             for each in result if isinstance(result, Iterator) else [result]:
                 if session.json:
                     head = {"driver": self._name, "address": self._address, "verb": verb}
                     show_json({**head, "result": jsonable(each)})
                 else:
-                    _show(each)
+                    show_result("passed" if verb == SELF_TEST and each is None else each)
 
 
 class Addresses(LazyGroup):
@@ -123,9 +142,13 @@ run = Drivers(
     \b
     int    5, 0x1f, 0b101           bool   --flag, --no-flag
     bytes  deadbeef, text:WORDS, @FILE, @- (standard input)
-    enum   the name of a member     a negative number comes after --
+    size   4096, 4K, 64M, 1G        enum   the name of a member
+    a negative number comes after --
 
-    Bytes are printed as a hex dump on a terminal, and as they are into a file or pipe.
+    A verb that destroys data asks first, and without a terminal it wants --yes. A long one shows
+    on a terminal how far it is. Bytes are printed as a hex dump on a terminal, and as they are into
+    a file or pipe.
+
     --json prints an object with driver, address, verb and result: registers as value and fields,
     bytes in hexadecimal; one object for each item of a verb that yields.
     """,
@@ -137,8 +160,14 @@ run = Drivers(
         "uspace run edu virtual:edu factorial 5          prints 120",
         "uspace run edu 0000:00:04.0 factorial 0x0a --timeout 2 --irq msi",
         "uspace run edu 0000:00:04.0 load --size 64 > buffer",
+        "uspace run nvme 0000:03:00.0 copy-in disk.img   asks first: what was there is lost",
     ),
 )
+
+
+def _typed(verb: str) -> str:
+    """How help and messages spell it; `copy_in` is understood as well."""
+    return verb.replace("_", "-")
 
 
 def _list_verbs() -> None:
@@ -147,10 +176,8 @@ def _list_verbs() -> None:
         click.echo(ctx.get_help())
 
 
-def _show(result: Any) -> None:
-    if isinstance(result, bytes | bytearray) and not is_terminal():
-        click.echo(bytes(result), nl=False)
-    elif result is not None:
-        click.echo(in_words(result))
-    elif sys.stderr is not None and sys.stderr.isatty():
-        click.echo("done", err=True)
+def _ask(loss: str) -> None:
+    """Leave unless somebody who is there wants it; where nobody is, nothing is destroyed."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError(f"{loss}; nobody is there to ask, so give --yes if that is wanted")
+    click.confirm(f"{loss}. Go on?", abort=True, err=True)

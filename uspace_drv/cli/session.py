@@ -27,6 +27,7 @@ class Session:
     irq: str | None = None
     unsafe_dma_without_iommu: bool = False
     json: bool = False
+    yes: bool = False
 
     def attach(
         self, address: str, driver: type[D], irq_kind: IrqKind | None = None
@@ -69,6 +70,11 @@ def session_options(*, with_json: bool = False) -> list[click.Option]:
     if with_json:
         options.append(_option("--json", is_flag=True, help="Print JSON."))
     return options
+
+
+def yes_option() -> click.Option:
+    """Return the option of what destroys data."""
+    return _option("--yes", is_flag=True, help="Do it without asking: data is lost.")
 
 
 def _option(name: str, **attributes: Any) -> click.Option:

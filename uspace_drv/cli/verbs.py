@@ -10,6 +10,7 @@ import click
 
 from uspace_drv.cli.arguments import Converter, converter_for
 from uspace_drv.driver import Driver
+from uspace_drv.verbs import is_python_only
 
 LIFE_CYCLE = frozenset({"probe", "remove", "suspend", "resume", "reset"})
 """What the framework calls, and nobody else."""
@@ -31,7 +32,19 @@ def _is_verb(name: str, function: object) -> bool:
         and not name.startswith("_")
         and name not in LIFE_CYCLE
         and not hasattr(function, "__interrupt__")
+        and not is_python_only(function)
     )
+
+
+def takes_progress(function: Callable[..., Any]) -> bool:
+    """Whether it has the parameter that is no option, see `uspace_drv.verbs.Progress`."""
+    if inspect.isgeneratorfunction(function):
+        return False  # what it yields shows how far it is
+    return any(map(_is_progress, inspect.signature(function).parameters.values()))
+
+
+def _is_progress(each: inspect.Parameter) -> bool:
+    return each.name == "progress" and each.kind is each.KEYWORD_ONLY
 
 
 def summary_of(function: Callable[..., Any]) -> str:
@@ -91,17 +104,17 @@ class VerbCommand(click.Command):
 
 
 def _signature(function: Callable[..., Any]) -> list[tuple[inspect.Parameter, Converter]]:
-    """Return parameters and converters, without `self` and without `**anything`."""
+    """Return parameters and converters, without `self`, `progress` and `**anything`."""
     name = function.__name__
     try:
-        hints = get_type_hints(function)
+        hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         # A type that is imported for type checkers only; nothing to convert to.
         raise click.UsageError(f"{name} cannot be run from here: {error}") from error
     parameters = list(inspect.signature(function).parameters.values())[1:]
     found = []
     for each in parameters:
-        if each.kind is not each.VAR_KEYWORD:
+        if each.kind is not each.VAR_KEYWORD and not _is_progress(each):
             hint = hints.get(each.name, str if each.default in {each.empty, None} else None)
             converter = converter_for(hint or type(each.default))
             if converter is None:
