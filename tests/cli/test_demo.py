@@ -11,6 +11,7 @@ from click.testing import Result
 from uspace_drivers.edu import Edu
 from uspace_drv import IrqKind, plugins
 from uspace_drv.backends.virtual import VirtualDevice
+from uspace_drv.cli import demo_storage
 from uspace_drv.cli.output import tick
 from uspace_drv.errors import UnsupportedError
 
@@ -21,14 +22,21 @@ class Machine(Protocol):
     def file(self, path: str, content: str | bytes) -> None: ...
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_storage, "SECONDS", 0.02)
+
+
 def test_every_step_by_msi_and_by_intx(uspace: Uspace) -> None:
     result = uspace("demo")
     assert result.exit_code == 0
     assert "virtual:edu through virtual, signalling by MSI\n" in result.stdout
     assert "virtual:edu through virtual, signalling by INTx\n" in result.stdout
-    assert result.stdout.count(" ✓ ") == 10
+    assert result.stdout.count(" ✓ ") == 15
     assert "12! = 479001600, told by 1 interrupt" in result.stdout
-    assert "10 steps passed, 0 failed" in result.stdout
+    assert "64.0 MiB in blocks of 512 B" in result.stdout
+    assert "4.0 MiB written, flushed, read back, all as they were" in result.stdout
+    assert "15 steps passed, 0 failed" in result.stdout
     assert "uspace bind ADDR" in result.stdout
 
 
@@ -41,7 +49,7 @@ def test_a_step_that_fails(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> N
     result = uspace("demo")
     assert result.exit_code == 1
     assert " ✗ DMA from device virtual:edu: other bytes came back" in result.stdout
-    assert "8 steps passed, 2 failed" in result.stdout
+    assert "13 steps passed, 2 failed" in result.stdout
     assert "Go on" not in result.stdout
 
 
@@ -59,7 +67,7 @@ def test_what_cannot_be_done_is_left_out(uspace: Uspace, monkeypatch: pytest.Mon
     assert result.exit_code == 0
     assert "left out: no MSI through virtual\n" in result.stdout
     assert " - DMA to device   left out: no DMA here" in result.stdout
-    assert "3 steps passed, 0 failed" in result.stdout
+    assert "8 steps passed, 0 failed" in result.stdout
 
 
 def test_without_the_plugin_it_says_so(uspace: Uspace, monkeypatch: pytest.MonkeyPatch) -> None:

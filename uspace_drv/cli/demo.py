@@ -1,16 +1,17 @@
-"""`uspace demo`: the main job, step by step: registers, interrupts, DMA both ways."""
+"""`uspace demo`: the main job, step by step: registers, interrupts, DMA both ways, then a disk."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from math import factorial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import click
 
+from uspace_drv.cli import demo_storage
 from uspace_drv.cli.group import as_typed, examples
 from uspace_drv.cli.output import console, tick
 from uspace_drv.cli.session import Session, ids_in_sysfs, session_options
@@ -40,29 +41,36 @@ class _Edu(Protocol):
     def load(self, size: int) -> bytes: ...
 
 
+Driven = TypeVar("Driven")
 Step = Callable[[_Edu], str]
 
 
-@click.argument("address", metavar="[ADDR]", default="virtual:edu")
-def _demo(address: str) -> None:
+@click.argument("address", metavar="[ADDR]", required=False)
+def _demo(address: str | None) -> None:
     """Show registers, interrupts and DMA at work, on a model of QEMU's edu device or on ADDR.
 
-    Without ADDR it needs nothing but this computer. With one, that function must be an edu device
-    that is bound (uspace bind). Every way of signalling that it has is tried. What cannot be done
-    through this backend is named and left out; a step that fails makes the exit code 1.
+    Without ADDR it needs nothing but this computer, and goes on with a model of a disk. With one,
+    that function must be an edu device that is bound (uspace bind). Every way of signalling that it
+    has is tried. What cannot be done through this backend is named and left out; a step that fails
+    makes the exit code 1.
     """
     ctx = click.get_current_context()
     session = ctx.ensure_object(Session)
     started = time.perf_counter()
     outcomes: list[bool | None] = []
     plugin = plugin_named("edu")
-    _refuse_others(address, plugin)
-    for kind in _kinds(address, session):
-        with session.attach(address, plugin.driver, kind) as driver:
+    where = address or "virtual:edu"
+    _refuse_others(where, plugin)
+    for kind in _kinds(where, session):
+        with session.attach(where, plugin.driver, kind) as driver:
             edu = cast("_Edu", driver)
             name = f"{edu.device.address} through {edu.device.via}"
             console().print(f"{name}, signalling by {NAMES[kind]}")
-            outcomes += _run(edu)
+            outcomes += _run(edu, STEPS)
+    if address is None and session.irq is None:
+        with session.attach(demo_storage.ADDRESS, plugin_named("nvme").driver) as driver:
+            console().print(f"{driver.device.address} through {driver.device.via}")
+            outcomes += _run(driver, demo_storage.STEPS)
     passed, failed = outcomes.count(True), outcomes.count(False)
     console().print(f"{passed} steps passed, {failed} failed, {_span(started)} in all")
     if failed or not passed:
@@ -91,12 +99,12 @@ def _kinds(address: str, session: Session) -> list[IrqKind]:
         return [kind for kind in reversed(IrqKind) if kind in offered]
 
 
-def _run(edu: _Edu) -> Iterator[bool | None]:
+def _run(driver: Driven, steps: Mapping[str, Callable[[Driven], str]]) -> Iterator[bool | None]:
     """Run every step and print a line for it; yield whether it passed, None if left out."""
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         started = time.perf_counter()
         try:
-            mark, seen, outcome = tick(True), step(edu), True
+            mark, seen, outcome = tick(True), step(driver), True
         except UnsupportedError as error:
             mark, seen, outcome = "-", f"left out: {error}", None
         except UspaceError as error:
@@ -148,6 +156,7 @@ demo.params += session_options()
 GO_ON = """
 Go on:
   one verb          uspace run edu virtual:edu factorial 5
+  a disk            uspace run nvme 'virtual:nvme?medium=disk.img' copy-in FILE --pad
   a real device     uspace list; then with sudo: uspace bind ADDR, demo ADDR, restore ADDR
   a real kernel     in a checkout: scripts/vm --device edu,addr=4 --iommu intel -- \\
                       sh -c '.venv/bin/uspace bind 00:04.0 && .venv/bin/uspace demo 00:04.0'

@@ -1,0 +1,1 @@
+"""The controller's control plane: start and stop, admin commands, events, recovery."""

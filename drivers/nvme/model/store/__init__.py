@@ -1,0 +1,1 @@
+"""Where the model keeps its blocks: namespaces, and media under them."""

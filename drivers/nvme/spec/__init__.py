@@ -1,0 +1,1 @@
+"""What the specification says, as tables: registers, commands, data structures, status."""

@@ -1,0 +1,1 @@
+"""Namespaces as a program uses them: blocking, in batches and by asyncio."""
