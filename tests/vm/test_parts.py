@@ -199,6 +199,12 @@ def test_tables_monitor_and_processors() -> None:
     assert "-smp 3 " in words
 
 
+def test_drives_come_before_the_devices_that_want_them() -> None:
+    drives = ["null-co,node-name=a,size=1073741824", "file,node-name=b,filename=/b"]
+    words = words_of(Guest(drives=drives, devices=["nvme,drive=a,serial=1"]))
+    assert f"-blockdev {drives[0]} -blockdev {drives[1]} -device nvme,drive=a,serial=1" in words
+
+
 def test_a_choice_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Guest] = []
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OTHER_TOOLS = ("make", "flex", "bison", "bc", "xz", "lspci")
+OTHER_TOOLS = (
+    "make", "flex", "bison", "bc", "xz", "lspci", "fio", "nvme", "sfdisk", "mkfs.ext4",
+)  # fmt: skip
 TOOLS = ("sh", "cat", "cksum", "dirname", "env", "find", "tr", "gcc")
 
 

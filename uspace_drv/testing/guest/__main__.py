@@ -42,6 +42,7 @@ def _writable(_ctx: click.Context, _parameter: click.Parameter, path: Path | Non
 # What follows the first word of COMMAND is its own, options too; before it they are ours.
 @click.command(context_settings={"allow_interspersed_args": False, "max_content_width": 100})
 @click.option("devices", "--device", multiple=True, metavar="WORDS", help="As QEMU's -device.")
+@click.option("drives", "--drive", multiple=True, metavar="WORDS", help="As QEMU's -blockdev.")
 @click.option("--iommu", type=click.Choice(KINDS), default="none", show_default=True)
 @click.option("--iommu-option", default="", metavar="WORDS", help="More of its properties.")
 @click.option("--qemu", type=click.Choice(["installed", "newest"]), default="installed")

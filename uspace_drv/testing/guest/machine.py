@@ -52,6 +52,8 @@ class Guest:
     """A machine to be booted, anew for each `run`; needs neither KVM nor root.
 
     Hardware: `devices` are words of QEMU's -device ("edu,addr=4": the function 0000:00:04.0).
+    `drives` are words of -blockdev ("file,node-name=disk,filename=PATH") for `devices` that want
+    one ("nvme,drive=disk,serial=1").
     `iommu_option` are more properties of the IOMMU ("aw-bits=39"), `memory` a size for QEMU's -m,
     `hugepages` a count of 2 MiB pages. `vfio_user` are sockets of programs that each play a device,
     the functions 0000:00:10.0, 0000:00:11.0 and so on; the memory is then shared with them.
@@ -66,6 +68,7 @@ class Guest:
     """
 
     devices: Sequence[str] = ()
+    drives: Sequence[str] = ()
     iommu: IommuKind = "none"
     iommu_option: str = ""
     processors: int = 2
@@ -174,7 +177,8 @@ class Guest:
         cards = list(self.devices)
         for number, path in enumerate(self.vfio_user):
             cards.append(vfio_user_device(path, _VFIO_USER_SLOT + number))
-        return [word for card in cards for word in ("-device", card)]
+        words = [word for drive in self.drives for word in ("-blockdev", drive)]
+        return words + [word for card in cards for word in ("-device", card)]
 
 
 def _environment() -> dict[str, str]:
