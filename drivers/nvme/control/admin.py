@@ -142,6 +142,14 @@ class AdminQueue:
         with self._turn:
             self._collect(0.0)
 
+    def require_own_process(self) -> None:
+        """Raise `ClosedError` in a forked child: rings, memory and threads are the parent's."""
+        if os.getpid() != self._process:
+            raise ClosedError(
+                f"{self._name} was opened by process {self._process}, of which this one is a "
+                "forked child; attach the driver in the process that uses it"
+            )
+
     def call(self, command: Structures, data: NDArray[Any] | None, timeout: float) -> int:
         """Send a command and wait for its end; returns dword 0 of the completion.
 
@@ -149,11 +157,7 @@ class AdminQueue:
         `CommandError`, `DeviceTimeout` after `timeout` seconds, when it is still in flight, and
         `ClosedError` in a forked child.
         """
-        if os.getpid() != self._process:  # before a ring changes that is the parent's
-            raise ClosedError(
-                f"{self._name} was opened by process {self._process}, of which this one is a "
-                "forked child; attach the driver in the process that uses it"
-            )
+        self.require_own_process()  # before a ring changes that is the parent's
         content = None if data is None else np.frombuffer(data, "u1")
         if content is not None and content.nbytes > DATA_LIMIT:
             raise RegisterValueError(

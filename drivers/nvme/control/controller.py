@@ -79,6 +79,10 @@ class Controller(LifeCycle):
             self._recover(str(error), before)
         self.events.serve()
 
+    def require_own_process(self) -> None:
+        """Raise `ClosedError` in a forked child of the process that has attached the driver."""
+        self._queue.require_own_process()
+
     def open_queue(self, queue: QueuePair) -> None:
         """Create an I/O queue pair on the controller."""
         with self.changes.holding(self._life):

@@ -134,6 +134,7 @@ class Queues:
         Raises `RegisterValueError` for a depth that the controller does not have, `BusyError` where
         it has no queue left.
         """
+        self._controller.require_own_process()
         most = self._most_depth
         if not 1 <= depth <= most:
             raise RegisterValueError(

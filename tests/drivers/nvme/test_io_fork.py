@@ -36,9 +36,14 @@ def test_a_child_is_refused(rings: str, is_shared: bool) -> None:
         namespace = nvme.namespaces[1].on(pair)
         namespace.write(0, np.full(512, 7, np.uint8))
         before = bytes(pair._rings.submission)
-        words = in_a_child(lambda: [refusal(call, namespace, pair) for call in CALLS])
+        words = in_a_child(
+            lambda: [
+                *(refusal(call, namespace, pair) for call in CALLS),
+                refusal(lambda: nvme.queue(4)),
+            ]
+        )
         assert bytes(pair._rings.submission) == before
-        assert words.count(f"was opened by process {os.getpid()}") == len(CALLS)
+        assert words.count(f"was opened by process {os.getpid()}") == len(CALLS) + 1
         assert (namespace.read(0, 1) == 7).all()
 
 
