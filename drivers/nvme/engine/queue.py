@@ -53,7 +53,7 @@ class QueuePair(QueueLife):
         """
         if self._answered:
             return self._answered.pop(0)
-        halts = self._halts
+        halts = self.halts
         try:
             spin = timeout if timeout < self.spin else self.spin  # noqa: FURB136 - min() costs
             count = self.engine.poll(self.results, least, spin)
@@ -99,7 +99,7 @@ class QueuePair(QueueLife):
 
         Returns the status; -2 where data lies in no DMA memory, -3 where the queue is full.
         """
-        halts = self._halts
+        halts = self.halts
         try:
             try:
                 status = self.fast(*request, self.spin)
@@ -117,7 +117,7 @@ class QueuePair(QueueLife):
         Nothing where it was meanwhile (`halts` is how often this queue was halted before), and
         nothing for a time-out: who raised that has aborted the command, or brought it back.
         """
-        if halts in {None, self._halts} and not isinstance(error, DeviceTimeout):
+        if halts in {None, self.halts} and not isinstance(error, DeviceTimeout):
             self.keeper.rescue(self, str(error))
 
     def finish(self) -> int:
@@ -206,18 +206,18 @@ class QueuePair(QueueLife):
 
     def _run(self, requests: Structures, results: Structures, depth: int) -> None:
         """Keep `depth` of them in flight; after an abort or a reset, send no more."""
-        halts, before, done, total = self._halts, self.hot.submitted, 0, len(requests)
+        halts, before, done, total = self.halts, self.hot.submitted, 0, len(requests)
         patience = Patience(self.vector, self.keeper, self.timeout)
         is_polled = self.vector is None and self.engine is self.hot
         while done < total:
             mark, sent = patience.mark, self.hot.submitted - before
-            if halts != self._halts and (sent == done or patience.is_over):
+            if halts != self.halts and (sent == done or patience.is_over):
                 _fill_in(results[done:], requests[done:])
                 return
-            if is_polled and halts == self._halts and sent == done:
+            if is_polled and halts == self.halts and sent == done:
                 count = self.hot.run(requests[sent:], results[done:], depth, SLICE)
             else:
-                if halts == self._halts and not is_polled:
+                if halts == self.halts and not is_polled:
                     self.engine.submit(requests[: min(total, done + depth)], sent)
                 count = self._take(results[done:], self.in_flight // 4 + 1)
             if count:
@@ -278,13 +278,13 @@ class QueuePair(QueueLife):
 
     def _end_late(self) -> None:
         """End what is in flight and late: by aborts, and where they do not help by a reset."""
-        halts = self._halts
+        halts = self.halts
         try:
             self.keeper.abort_all(self)
             is_settled = self._settle(GRACE)
         except DeviceError:  # the reset comes to the same conclusion, or helps
             is_settled = False
-        if not is_settled and halts == self._halts:
+        if not is_settled and halts == self.halts:
             self.keeper.rescue(self, f"no answer within {self.timeout:.1f} s")
 
     @contextmanager
@@ -293,7 +293,7 @@ class QueuePair(QueueLife):
 
         A controller that broke the protocol is reset, unless it was meanwhile.
         """
-        halts = self._halts
+        halts = self.halts
         try:
             yield
         except DeviceError as error:

@@ -123,7 +123,8 @@ class QueueLife(ABC):
         self.turn: AbstractContextManager[object] | None = None
         """What is held for the time of a transfer, where several threads share the queue."""
         self._answered: list[Structures] = []
-        self._halts = 0
+        self.halts = 0
+        """How often it was halted: who sees it change knows that what was in flight has ended."""
         self._halted: Halted | None = None
         self._running = join_doorbells(self.hot, common.device, number, common.stride)
         self._use(self._running)
@@ -179,7 +180,7 @@ class QueueLife(ABC):
             self._use(self._halted)
             if isinstance(self._running, RungByHand):
                 self._running.halt(self._halted)
-        self._halts += 1
+        self.halts += 1
         self._undisturbed(lambda: self.hot.tag_of(0))
 
     def halt(self, status: int = Status.ABORTED_BY_HOST) -> None:

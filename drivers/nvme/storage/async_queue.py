@@ -260,14 +260,14 @@ class AsyncQueue:
     def _poll(self) -> Structures:
         """What has been answered; it counts even where the controller could not be told so."""
         pair = self.pair
-        halts, before = pair._halts, pair.hot.completed
+        halts, before = pair.halts, pair.hot.completed
         try:
             return pair.take()
         except (BusyError, ClosedError):  # another thread is in the engine, or it is closed
             return pair.results[:0]
         except DeviceError as error:
             came = pair.hot.completed - before
-            count = came if halts == pair._halts else 0  # a reset counts what it ends, too
+            count = came if halts == pair.halts else 0  # a reset counts what it ends, too
             self._report(error)  # not earlier: that begins a reset
             return pair.results[:count]
 
@@ -366,7 +366,7 @@ class AsyncQueue:
 
     def _end_late(self, overdue: list[asyncio.Future[int]]) -> None:
         """In a thread: abort what is in flight, and reset the controller if that does not help."""
-        pair, halts = self.pair, self.pair._halts
+        pair, halts = self.pair, self.pair.halts
         try:
             pair.keeper.abort_all(pair)
         except BusyError as error:  # the loop was in the engine: then it takes the reset
@@ -375,11 +375,11 @@ class AsyncQueue:
             pair.report(error, halts)
             return
         time.sleep(GRACE)
-        if halts == pair._halts and any(future in self._futures for future in overdue):
+        if halts == pair.halts and any(future in self._futures for future in overdue):
             pair.keeper.rescue(pair, f"no answer within {pair.timeout:.1f} s")
 
     def _report(self, error: DeviceError) -> None:
-        halts = self.pair._halts
+        halts = self.pair.halts
         self._call_for_help(lambda: self.pair.report(error, halts))
 
     def _call_for_help(self, help_it: Callable[[], None]) -> None:
