@@ -26,8 +26,10 @@ from uspace_drv import ClosedError, DeviceError, DeviceTimeout, HostError, Regis
 from uspace_drv.layout import Structures
 from uspace_drv.verbs import Progress, Size, Unit
 
-PIECE = 256 << 10
-"""Bytes that a command moves, unless the controller moves less."""
+PIECE = 128 << 10
+"""Bytes that a command moves, unless the controller moves less.
+
+So all pieces fit into one huge page, which is the most that there is at once without an IOMMU."""
 
 DEPTH = 16
 """Commands at once."""

@@ -198,14 +198,14 @@ def test_ctrl_c_says_how_far_it_got(address: str, nvme: Run, tmp_path: Path) -> 
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         with pipe.open("wb", buffering=0) as end:
-            # More than a pipe holds: when all of it is in, two pieces of 256 KiB have gone on.
-            end.write(random_bytes(2 * (256 << 10) + (128 << 10)))
+            # More than a pipe holds: when all of it is in, four pieces of 128 KiB have gone on.
+            end.write(random_bytes(576 << 10))
             wait_until_it_reads(process.pid)
             process.send_signal(signal.SIGINT)
             errors = process.stderr.read().decode()
     words = "interrupted\n  namespace 1 has the first 524288 bytes; later blocks may be new\n"
     assert (process.returncode, errors) == (130, words)
-    assert nvme("read", "0").stdout_bytes == random_bytes(2 * (256 << 10) + (128 << 10))[:512]
+    assert nvme("read", "0").stdout_bytes == random_bytes(576 << 10)[:512]
 
 
 def test_over_a_socket(served: str, tmp_path: Path) -> None:
