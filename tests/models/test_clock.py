@@ -53,6 +53,17 @@ def test_frozen_time_passes_by_advance_alone(clock: Clock) -> None:
     assert round(clock.now() - start, 6) == 0.3
 
 
+@pytest.mark.parametrize("before", [0.0137 * step for step in range(20)])
+def test_parts_of_a_second_add_up_wherever_time_began(clock: Clock, before: float) -> None:
+    clock.freeze()
+    clock.advance(before)
+    log: list[str] = []
+    clock.after(0.3, partial(log.append, "due"))
+    clock.advance(0.1)
+    clock.advance(0.2)
+    assert log == ["due"]
+
+
 def test_zero_is_at_once(clock: Clock) -> None:
     log: list[int] = []
     clock.after(0.0, lambda: log.append(1))

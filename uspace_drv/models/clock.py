@@ -16,14 +16,22 @@ from typing import Any
 
 from uspace_drv.errors import BusyError, DeviceTimeout
 
+NANOSECONDS = 1_000_000_000
+"""In a second. Time is counted in whole ones: sums of floats would miss a moment by a hair."""
+
 STOP_TIMEOUT = 5.0
 """Seconds that background work gets to return when the model stops."""
+
+
+def in_nanoseconds(seconds: float) -> int:
+    """To the nearest whole one."""
+    return round(seconds * NANOSECONDS)
 
 
 class Timer:
     """Something that is to be called once."""
 
-    def __init__(self, due: float, call: Callable[[], None]) -> None:
+    def __init__(self, due: int, call: Callable[[], None]) -> None:
         self.due = due
         self.call = call
         self.cancelled = False
@@ -45,9 +53,9 @@ class Clock:
         self._name = name
         self._changed = threading.Condition(turn)
         self._report = report
-        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers: list[tuple[int, int, Timer]] = []
         self._order = itertools.count()
-        self._frozen: float | None = None
+        self._frozen: int | None = None
         self._thread: threading.Thread | None = None
         self._worker: Worker | None = None
         self._stopping = False
@@ -56,11 +64,13 @@ class Clock:
 
     def now(self) -> float:
         """Seconds from some start on."""
-        return time.monotonic() if self._frozen is None else self._frozen
+        return self._now() / NANOSECONDS
 
     def after(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call `call` in that many seconds; 0 is at once, before this returns."""
-        timer = Timer(self.now() + seconds, partial(self._call_for, self._owner, call))
+        timer = Timer(
+            self._now() + in_nanoseconds(seconds), partial(self._call_for, self._owner, call)
+        )
         with self._changed:
             if seconds <= 0:
                 call()
@@ -87,7 +97,7 @@ class Clock:
     def freeze(self) -> None:
         """Let time stand still, for a test: it passes by `advance` alone."""
         with self._changed:
-            self._frozen = self.now()
+            self._frozen = self._now()
         self._stop_thread()
 
     def advance(self, seconds: float) -> None:
@@ -99,7 +109,7 @@ class Clock:
             raise BusyError(f"{self._name}: time is real; freeze() the clock before advance()")
         if self._worker is not None:
             self._worker.wait()
-        end = self._frozen + seconds
+        end = self._frozen + in_nanoseconds(seconds)
         with self._changed:
             self._frozen = max(self._frozen, min(end, self._next_due(end)))
             while self._run_next():
@@ -109,7 +119,9 @@ class Clock:
     def due_in(self) -> float | None:
         """Seconds until something has to be called, None if nothing has."""
         with self._changed:
-            return max(0.0, self._timers[0][0] - self.now()) if self._timers else None
+            if not self._timers:
+                return None
+            return max(0, self._timers[0][0] - self._now()) / NANOSECONDS
 
     def run_due(self) -> None:
         """Call what is due now; raises what a call raises, and the rest stays due."""
@@ -135,6 +147,9 @@ class Clock:
         if worker is not None:
             worker.close()
 
+    def _now(self) -> int:
+        return time.monotonic_ns() if self._frozen is None else self._frozen
+
     def _push(self, timer: Timer) -> None:
         heapq.heappush(self._timers, (timer.due, next(self._order), timer))
         if self._frozen is None:
@@ -146,14 +161,14 @@ class Clock:
             if self._frozen is None:
                 self._call_reporting(call)
             else:
-                self._push(Timer(self.now(), call))
+                self._push(Timer(self._now(), call))
 
-    def _next_due(self, default: float) -> float:
+    def _next_due(self, default: int) -> int:
         return self._timers[0][0] if self._timers else default
 
     def _run_next(self) -> bool:
         """Call the first timer if it is due."""
-        if not self._timers or self._timers[0][0] > self.now():
+        if not self._timers or self._timers[0][0] > self._now():
             return False
         timer = heapq.heappop(self._timers)[2]
         if not timer.cancelled:
