@@ -95,6 +95,7 @@ class Irq:
                 if fired:
                     return fired
                 self._wake.take()  # somebody said to look up, and there was nothing
+                self._check_open()  # again: what was taken may have been the word to leave
             self._check_present()
             raise self._timeout(deadline)
         finally:

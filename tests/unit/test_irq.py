@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import selectors
 import signal
 import threading
@@ -84,6 +85,25 @@ def test_wait_returns_what_came(line: Line, irq: Irq, spin: float) -> None:
     line.fire()
     assert waiter.outcome() == 1
     assert irq.count == 2
+
+
+def test_a_word_to_leave_that_is_taken_with_others_is_heard(
+    line: Line, irq: Irq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after the waiter looked, and before it takes the wake-up for what roused it."""
+    closing, take_all = threading.Thread(target=irq.close), line.take
+
+    def take() -> int:
+        take_all()
+        closing.start()
+        assert select.select([irq._wake.fileno()], [], [], WAIT)[0]
+        return 0
+
+    line.fire()
+    monkeypatch.setattr(line, "take", take)
+    with pytest.raises(ClosedError):
+        irq.wait(0.5)
+    closing.join(WAIT)
 
 
 def test_an_interrupt_that_comes_twice_is_two(line: Line, irq: Irq) -> None:
