@@ -27,6 +27,7 @@ from uspace_drv import ClosedError, Driver, HostError, IrqKind, interrupt
 from uspace_drv.attachment import attach
 from uspace_drv.backends.vfio import VfioDevice
 from uspace_drv.backends.vfio.ways import nodes_of
+from uspace_drv.deadline import Deadline
 from uspace_drv.device import Device
 from uspace_drv.dma import DmaBuffer
 from uspace_drv.irq import Irq
@@ -88,6 +89,12 @@ class Storm:
         self._fire = partial(backend.trigger, IrqKind.MSIX, list(range(self.count)))
         self.half_way = threading.Event()
         self.over = threading.Event()
+
+    def fire_until_refused(self) -> None:
+        """Raises what the kernel says once there is nothing to fire any more."""
+        deadline = Deadline(WAIT)
+        while not deadline.passed:
+            self._fire()
 
     def rage(self) -> None:
         """In halves, between which others may act."""
@@ -183,22 +190,21 @@ def test_a_device_is_closed_in_the_middle_of_a_storm(stormed: Target) -> None:
     """The kernel takes all vectors away at once; whoever still fires is told so."""
     backend = stormed.open()
     assert isinstance(backend, VfioDevice)
-    device = Device(backend)
-    storm = Storm(backend, device)
-
-    def rage() -> None:
-        with pytest.raises(HostError, match="SET_IRQS"):  # there is none to signal any more
-            storm.rage()
-
-    def close() -> None:
-        storm.irqs[-1].wait(WAIT)
-        device.close()
-
     ends: list[ClosedError] = []
-    waiting = [partial(take_until_closed, irq, ends) for irq in storm.irqs[:-1]]
-    run_all([rage, close, *waiting])
+    with closing(backend), closing(Device(backend)) as device:
+        storm = Storm(backend, device)
+
+        def rage() -> None:
+            with pytest.raises(HostError, match="SET_IRQS"):  # there is none to signal any more
+                storm.fire_until_refused()
+
+        def close() -> None:
+            storm.irqs[-1].wait(WAIT)
+            device.close()
+
+        waiting = [partial(take_until_closed, irq, ends) for irq in storm.irqs[:-1]]
+        run_all([rage, close, *waiting])
     assert len(ends) == len(waiting)
-    backend.close()
 
 
 class Stormed(Driver):
@@ -250,7 +256,8 @@ def test_leaving_in_the_middle_of_a_storm_with_handlers(stormed: Target) -> None
     begun = threading.Event()
 
     def fire_on() -> None:
-        for _ in range(100 * MANY):
+        deadline = Deadline(WAIT)
+        while not deadline.passed:
             backend.trigger(IrqKind.MSIX, [0, 1])
             begun.set()
 
