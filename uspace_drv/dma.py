@@ -15,7 +15,6 @@ from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
 
 from uspace_drv.dma_memory import (
-    HUGE_PAGE,
     check_array,
     huge_memory,
     huge_page_advice,
@@ -23,6 +22,7 @@ from uspace_drv.dma_memory import (
     plain_dtype,
 )
 from uspace_drv.errors import ClosedError, HostError, RegisterValueError, UnsupportedError
+from uspace_drv.huge_pages import HUGE_PAGE
 from uspace_drv.iova import IovaAllocator
 from uspace_drv.native import DmaMapping, DmaTable, read_barrier, write_barrier
 from uspace_drv.port import Direction, DmaCalls, DmaSpace, HasDmaCalls, Iova

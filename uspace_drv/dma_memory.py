@@ -10,16 +10,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from uspace_drv.errors import HostError, RegisterValueError
+from uspace_drv.huge_pages import HUGE_PAGE, map_huge_pages
 from uspace_drv.port import Direction
 
 # numpy takes as long to load as all the rest, and who serves a model needs no arrays.
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-HUGE_PAGE = 2 << 20
-MAP_HUGETLB = 0x40000
-MAP_HUGE_2MB = 21 << 26
 
 
 def plain_dtype(dtype: npt.DTypeLike, name: str) -> np.dtype[Any]:
@@ -63,9 +60,8 @@ def huge_memory(size: int) -> mmap.mmap | None:
 
     The kernel reserves them now, so a first access cannot fail for want of one.
     """
-    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB
     try:
-        return mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE, flags)
+        return map_huge_pages(size)
     except OSError:
         return None
 

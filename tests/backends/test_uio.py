@@ -16,9 +16,10 @@ import pytest
 from tests.backends.fake_uio import FakeNode
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
 from uspace_drv.backends import physical, uio_node
-from uspace_drv.backends.physical import HUGE_PAGE, PhysicalMemory
+from uspace_drv.backends.physical import PhysicalMemory
 from uspace_drv.backends.uio import UioDevice, UioIrqLine
 from uspace_drv.errors import BusyError, DeviceGone, HostError, NoDevice, UnsupportedError
+from uspace_drv.huge_pages import HUGE_PAGE
 from uspace_drv.native import Window
 from uspace_drv.pci.config import ConfigHeader
 from uspace_drv.port import Direction, Iova, IrqKind

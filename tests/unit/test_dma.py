@@ -17,7 +17,6 @@ import pytest
 
 from tests.unit.specimens import WAIT
 from uspace_drv.dma import Dma, collect, publish
-from uspace_drv.dma_memory import HUGE_PAGE
 from uspace_drv.errors import (
     ClosedError,
     DeviceError,
@@ -25,6 +24,7 @@ from uspace_drv.errors import (
     RegisterValueError,
     UnsupportedError,
 )
+from uspace_drv.huge_pages import HUGE_PAGE
 from uspace_drv.models.iommu import Iommu
 from uspace_drv.port import BareDmaSpace, Direction, Iova
 

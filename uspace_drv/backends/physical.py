@@ -8,21 +8,18 @@ machine; a backend uses it only behind the opt-in with the ugly name, and says w
 from __future__ import annotations
 
 import ctypes
-import gc
 import mmap
 import os
 from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
 from uspace_drv.errors import HostError, UnsupportedError
+from uspace_drv.huge_pages import HUGE_PAGE, map_huge_pages
 from uspace_drv.port import BareDmaSpace, Direction, Iova, IovaRange
 
-HUGE_PAGE = 2 << 20
 PAGEMAP = "/proc/self/pagemap"
 FRAME_BITS = (1 << 55) - 1
 PRESENT = 1 << 63
-MAP_HUGETLB = 0x40000
-MAP_HUGE_2MB = 21 << 26
 
 
 def without_iommu(name: str, way: str) -> UnsupportedError:
@@ -87,7 +84,7 @@ class PhysicalMemory(BareDmaSpace):
 
     def _huge_page(self, passed_over: int, reach: int) -> mmap.mmap:
         try:
-            page = _claim_huge_page()
+            page = map_huge_pages(HUGE_PAGE, populate=True)
         except OSError as error:
             if passed_over:
                 raise HostError(
@@ -120,16 +117,3 @@ class PhysicalMemory(BareDmaSpace):
         if not entry & PRESENT or frame == 0:
             raise HostError(hidden)
         return frame * self.page_size + address % self.page_size
-
-
-def _claim_huge_page() -> mmap.mmap:
-    """A huge page from the kernel. They are few, and a driver that was left may still hold some.
-
-    For its objects refer to one another, and nothing but the garbage collector frees those.
-    """
-    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB
-    try:
-        return mmap.mmap(-1, HUGE_PAGE, flags | mmap.MAP_POPULATE)
-    except OSError:
-        gc.collect()
-    return mmap.mmap(-1, HUGE_PAGE, flags | mmap.MAP_POPULATE)

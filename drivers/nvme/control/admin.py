@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uspace_drivers.nvme.control.handshake import Handshake
+from uspace_drivers.nvme.engine.doorbells import Doorbell
 from uspace_drivers.nvme.engine.hot import Memory, Queue
 from uspace_drivers.nvme.engine.interrupts import SharedInterrupt
 from uspace_drivers.nvme.engine.requests import Result
@@ -91,8 +92,9 @@ class AdminQueue:
             page_size=page,
         )
         stride = handshake.capabilities.dstrd
-        self._tail = _Doorbell(device, doorbell(0, False, stride))
-        self._head = _Doorbell(device, doorbell(0, True, stride))
+        store = device.bar(0).write32
+        self._tail = Doorbell(store, doorbell(0, False, stride))
+        self._head = Doorbell(store, doorbell(0, True, stride))
         self._results = Result.array(self.entries)
         self._free = [data + number * DATA_LIMIT for number in range(PLACES)]
         self._places: dict[int, int] = {}
@@ -265,17 +267,6 @@ class AdminQueue:
         return DeviceTimeout(
             f"{self._name}: {name} ({opcode:#04x}) {what} within {deadline.timeout:.3f} s"
         )
-
-
-class _Doorbell:
-    """One of the two of queue 0: a register, wherever it lies."""
-
-    def __init__(self, device: Device, offset: int) -> None:
-        self._store = device.bar(0).write32
-        self._offset = offset
-
-    def write(self, value: int, /) -> None:
-        self._store(self._offset, value)
 
 
 def _opcode(command: Structures) -> AdminOpcode | int:

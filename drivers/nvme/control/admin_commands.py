@@ -212,14 +212,6 @@ class AdminCommands:
         setup = SubmissionQueueSetup(cqid=completion, pc=True)
         self._create(AdminOpcode.CREATE_SUBMISSION_QUEUE, iova, int(queue), int(setup))
 
-    def delete_submission_queue(self, number: int) -> None:
-        """Delete one; what is in flight in it is completed as aborted."""
-        self.admin(command(AdminOpcode.DELETE_SUBMISSION_QUEUE, cdw10=number))
-
-    def delete_completion_queue(self, number: int) -> None:
-        """Delete one that no submission queue uses any more."""
-        self.admin(command(AdminOpcode.DELETE_COMPLETION_QUEUE, cdw10=number))
-
     def abort(self, queue: int, command_id: int, timeout: float = ADMIN_TIMEOUT) -> bool:
         """Ask for the end of a command in flight; False where the controller did not abort it."""
         select = AbortSelect(sqid=queue, cid=command_id)

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uspace_drivers.nvme.engine.hot import Queue
+from uspace_drivers.nvme.engine.requests import IN_FLIGHT
 from uspace_drivers.nvme.spec.registers import DOORBELLS, doorbell
 from uspace_drv import Device, UnsupportedError, publish
 
 if TYPE_CHECKING:
     from uspace_drv.layout import Structures
-
-IN_FLIGHT = -1
-"""What `transfer` and `finish` return while the controller has not answered."""
 
 
 class Engine(Protocol):
@@ -42,8 +40,8 @@ class Engine(Protocol):
         """Go on waiting for the transfer."""
 
 
-class _Doorbell:
-    """One of them, as something that `publish` can write to."""
+class Doorbell:
+    """One of them, as something that `publish` can write to: a 32-bit store by `store`."""
 
     def __init__(self, store: Callable[[int, int], None], offset: int) -> None:
         self._store = store
@@ -77,8 +75,8 @@ class RungByHand:
     ) -> None:
         self._queue = queue
         self._transfer: Callable[..., int] = queue.transfer
-        self._tail = _Doorbell(store, tail)
-        self._head = _Doorbell(store, head)
+        self._tail = Doorbell(store, tail)
+        self._head = Doorbell(store, head)
         self._turn = threading.RLock()
         self._stand_in: Engine | None = None
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from uspace_drivers.nvme.engine.doorbells import IN_FLIGHT
 from uspace_drivers.nvme.engine.queue_life import QueueLife
-from uspace_drivers.nvme.engine.requests import Result
+from uspace_drivers.nvme.engine.requests import FULL, IN_FLIGHT, Result
 from uspace_drivers.nvme.engine.waiting import Patience
 from uspace_drivers.nvme.spec.status import Status
 from uspace_drv import BusyError, DeviceError, DeviceTimeout, RegisterValueError, UspaceError
@@ -97,8 +96,15 @@ class QueuePair(QueueLife):
     def transfer(self, *request: Any) -> int:
         """Do one request to its end; its arguments are those of `hot.Queue.transfer` but `spin`.
 
-        Returns the status; -2 where data lies in no DMA memory, -3 where the queue is full.
+        Returns the status, or `NOT_SHOWN` where data lies in no DMA memory. `BusyError` where the
+        queue is full of commands that were submitted and not polled.
         """
+        status = self._transfer(*request)
+        if status == FULL:
+            raise self._busy()
+        return status
+
+    def _transfer(self, *request: Any) -> int:
         halts = self.halts
         try:
             try:
@@ -202,7 +208,10 @@ class QueuePair(QueueLife):
         if self._halted is not None:
             self._halted.require_open()
         if self.in_flight or self._answered:
-            raise BusyError(f"{self.name}: {self.in_flight} commands are in flight: poll() first")
+            raise self._busy()
+
+    def _busy(self) -> BusyError:
+        return BusyError(f"{self.name}: {self.in_flight} commands are in flight: poll() first")
 
     def _run(self, requests: Structures, results: Structures, depth: int) -> None:
         """Keep `depth` of them in flight; after an abort or a reset, send no more."""

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from uspace_drivers.nvme.engine.doorbells import Engine, RungByHand, join_doorbells
 from uspace_drivers.nvme.engine.hot import Queue
+from uspace_drivers.nvme.engine.interrupts import FIRST_NAP
 from uspace_drivers.nvme.engine.memory import Bounce, DmaMemory
 from uspace_drivers.nvme.engine.queue_memory import QueueMemory
 from uspace_drivers.nvme.engine.requests import Result
 from uspace_drivers.nvme.engine.vectors import Vector
-from uspace_drivers.nvme.engine.waiting import FIRST_NAP, TIMEOUT, Doctor, Elsewhere, Halted
+from uspace_drivers.nvme.engine.waiting import TIMEOUT, Doctor, Elsewhere, Halted
 from uspace_drivers.nvme.spec.status import Status
 from uspace_drv import BusyError, Deadline, Device
 

@@ -7,6 +7,10 @@ from enum import IntFlag
 
 from uspace_drv.layout import Layout, u8, u16, u32, u64
 
+IN_FLIGHT, NOT_SHOWN, FULL = -1, -2, -3
+"""What the engine's `transfer` returns in place of a status: the controller has not answered yet,
+the data lies in no DMA memory, the queue has no room."""
+
 
 class RequestFlags(IntFlag):
     """How a request is to be done."""

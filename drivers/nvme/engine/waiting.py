@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from uspace_drivers.nvme.engine.interrupts import FIRST_NAP, LAST_NAP
 from uspace_drivers.nvme.engine.vectors import Vector
 from uspace_drv import ClosedError, Deadline, DeviceError
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 """Seconds that a command may take before the controller is asked what is wrong."""
-
-FIRST_NAP, LAST_NAP = 50e-6, 1e-3
-"""Seconds between two looks at a queue without interrupts; they double."""
 
 LOOK = 0.09
 """Seconds without an answer after which one asks whether the controller is well."""

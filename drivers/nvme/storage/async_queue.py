@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uspace_drivers.nvme.engine.interrupts import FIRST_NAP, LAST_NAP
 from uspace_drivers.nvme.engine.queue import GRACE, QueuePair
 from uspace_drivers.nvme.engine.requests import Request
-from uspace_drivers.nvme.engine.waiting import FIRST_NAP, LAST_NAP, LOOK
+from uspace_drivers.nvme.engine.waiting import LOOK
 from uspace_drv import (
     BusyError,
     ClosedError,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from uspace_drv.layout import Structures
 
 _log = logging.getLogger(__name__)
-
 IDLE = 200e-6
 """Seconds without an answer, while something is in flight, before the loop sleeps."""
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from uspace_drivers.nvme.control.identity import NamespaceIdentity
-from uspace_drivers.nvme.engine.doorbells import IN_FLIGHT
 from uspace_drivers.nvme.engine.queue import QueuePair
-from uspace_drivers.nvme.engine.requests import Request, RequestFlags
+from uspace_drivers.nvme.engine.requests import IN_FLIGHT, NOT_SHOWN, Request, RequestFlags
 from uspace_drivers.nvme.spec.command_error import CommandError
 from uspace_drivers.nvme.spec.commands import MOST_RANGES, Opcode
 from uspace_drivers.nvme.spec.status import Status
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from uspace_drv.layout import Structures
 
 READ, WRITE = int(Opcode.READ), int(Opcode.WRITE)
-
-NEITHER = -2
-"""What the engine returns for data that is not in DMA memory."""
 
 WRONG = (ValueError, TypeError, BufferError, OverflowError)
 """What the engine raises where nothing was sent: the slower way copes, or says what is wrong."""
@@ -93,7 +89,7 @@ class Namespace:
                     pair.report(error)
                     raise
                 except WRONG:
-                    status = NEITHER
+                    status = NOT_SHOWN
                 if status:
                     self._go_on(pair, self.extent(Opcode.READ, lba, count), into, status)
             except BaseException:
@@ -126,7 +122,7 @@ class Namespace:
                 pair.report(error)
                 raise
             except WRONG:
-                status = NEITHER
+                status = NOT_SHOWN
             if status:
                 extent = self.extent(Opcode.WRITE, lba, count, flags=flags)
                 self._go_on(pair, extent, data, status)

@@ -18,6 +18,7 @@ from uspace_drivers.nvme.spec.commands import AdminOpcode, CommitAction, LogPage
 from uspace_drivers.nvme.spec.identify import DescriptorType
 from uspace_drivers.nvme.spec.logs import (
     AsyncEvent,
+    CommandEffects,
     EventType,
     NoticeEvent,
     SmartEvent,
@@ -269,6 +270,21 @@ def test_firmware_runs_after_a_reset(nvme: Nvme) -> None:
     controller.reset("new firmware")
     assert controller.identity.firmware == "2.0.0"
     assert revisions_of(controller.firmware_log())[2] == "2.0.0"
+
+
+def test_changed_namespaces_are_told_once(nvme: Nvme, model: NvmeModel) -> None:
+    model.logs.note_change(3)
+    model.logs.note_change(1)
+    assert nvme.controller.changed_namespaces() == [1, 3]
+    assert nvme.controller.changed_namespaces() == []
+
+
+def test_effects_of_commands(nvme: Nvme) -> None:
+    effects = nvme.controller.command_effects()
+    write, format_ = int(effects["iocs"][Opcode.WRITE]), int(effects["acs"][AdminOpcode.FORMAT])
+    assert CommandEffects(csupp=True, lbcc=True).raw == write & 3
+    assert CommandEffects(csupp=True).raw == format_ & 1
+    assert not effects["iocs"][0x7F] & 1
 
 
 def firmware(revision: str) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from uspace_drivers.nvme import Nvme, NvmeModel
 from uspace_drivers.nvme.spec.commands import Opcode
 from uspace_drivers.nvme.storage.namespace import Namespace
-from uspace_drv import ClosedError, RegisterValueError, attach
+from uspace_drv import BusyError, ClosedError, RegisterValueError, attach
 
 OBJECTS: list[Callable[[], Any]] = [
     lambda: np.array([object()] * 64),
@@ -155,3 +155,26 @@ def test_other_structures_do(namespace: Namespace) -> None:
     data["POINTER"] = 7
     namespace.write(0, data)
     assert (namespace.read(0, 1, into=np.zeros_like(data)) == data).all()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda disk, _: disk.read(0, 1),
+        lambda disk, array: disk.read(0, 1, array),
+        lambda disk, _: disk.flush(),
+    ],
+    ids=["read", "read without a copy", "flush"],
+)
+def test_a_queue_that_is_full_is_busy_and_no_failure_of_the_device(
+    use: Callable[[Namespace, Any], object],
+) -> None:
+    with attach(NvmeModel("nvme", size="4M"), Nvme) as nvme:
+        pair = nvme.queue(1, polled=True)
+        disk = nvme.namespaces[1].on(pair)
+        with nvme.memory.alloc("u1", disk.block_size) as memory:
+            assert pair.submit(disk.requests(Opcode.READ, [0], 1, memory.iova)) == 1
+            with pytest.raises(BusyError, match="in flight: poll\\(\\) first"):
+                use(disk, memory.array)
+            assert pair.poll(1, 5.0)["status"].tolist() == [0]
+            disk.flush()

@@ -14,10 +14,10 @@ from enum import IntFlag
 from typing import Protocol
 
 from uspace_drivers.nvme.model.rings.data_path import DataPath
-from uspace_drivers.nvme.model.rings.rings import COMMAND_SIZE, ENTRY, Owner, Work
+from uspace_drivers.nvme.model.rings.rings import COMMAND_SIZE, ENTRY, InHostMemory, Owner, Work
 from uspace_drivers.nvme.model.store.media import NO_FILE
 from uspace_drivers.nvme.model.store.namespaces import ModelNamespace
-from uspace_drv import DeviceError, DeviceTimeout, IrqKind
+from uspace_drv import DeviceTimeout, IrqKind
 from uspace_drv.models.interrupts import ModelIrqs
 
 DOORBELL_PAGE = 4096
@@ -84,11 +84,13 @@ class Waiting:
         self.result = result
 
 
-class NativeRings:
+class NativeRings(InHostMemory):
     """Rings that a thread of their own serves while the controller is enabled.
 
     `doorbells` gives the page that the driver writes, which is memory.
     """
+
+    _owner: NativeOwner
 
     def __init__(
         self, owner: NativeOwner, doorbells: Callable[[], memoryview], *, has_sgl: bool
@@ -364,18 +366,3 @@ class NativeRings:
         for each in vectors:
             if each != NO_VECTOR:
                 self._owner.vectors.raise_(each)
-
-    def _read(self, address: int, size: int, carrier: str) -> bytes | None:
-        try:
-            return self._owner.memory.read(address, size, carrier)
-        except DeviceError as error:
-            self._owner.fail(str(error))
-            return None
-
-    def _write(self, address: int, data: bytes, carrier: str) -> bool:
-        try:
-            self._owner.memory.write(address, data, carrier)
-        except DeviceError as error:
-            self._owner.fail(str(error))
-            return False
-        return True

@@ -169,7 +169,28 @@ class Shadow:
         return 8 * number + 4 * is_completion
 
 
-class PythonRings:
+class InHostMemory:
+    """Rings lie in the driver's memory: one that is not there is fatal for the controller."""
+
+    _owner: Owner
+
+    def _read(self, address: int, size: int, carrier: str) -> bytes | None:
+        try:
+            return self._owner.memory.read(address, size, carrier)
+        except DeviceError as error:
+            self._owner.fail(str(error))
+            return None
+
+    def _write(self, address: int, data: bytes, carrier: str) -> bool:
+        try:
+            self._owner.memory.write(address, data, carrier)
+        except DeviceError as error:
+            self._owner.fail(str(error))
+            return False
+        return True
+
+
+class PythonRings(InHostMemory):
     """Rings that run when a doorbell is written, in the thread that writes it."""
 
     def __init__(self, owner: Owner) -> None:
@@ -351,18 +372,3 @@ class PythonRings:
         if self._shadow is not None and number != ADMIN:
             place = self._shadow.events + Shadow.offset(number, is_completion)
             self._write(place, seen.to_bytes(4, "little"), "event indexes")
-
-    def _read(self, address: int, size: int, carrier: str) -> bytes | None:
-        try:
-            return self._owner.memory.read(address, size, carrier)
-        except DeviceError as error:
-            self._owner.fail(str(error))
-            return None
-
-    def _write(self, address: int, data: bytes, carrier: str) -> bool:
-        try:
-            self._owner.memory.write(address, data, carrier)
-        except DeviceError as error:
-            self._owner.fail(str(error))
-            return False
-        return True
