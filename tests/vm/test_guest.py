@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uspace_drv.testing.guest import Guest, GuestFailed, order, own_kernel
+from uspace_drv.testing.guest import PROCESSORS, Guest, GuestFailed, order, own_kernel
 from uspace_drv.testing.guest.iommu import KINDS, IommuKind
 
 pytestmark = pytest.mark.timeout(240)
@@ -87,9 +87,10 @@ def test_command_sees_the_host_and_changes_nothing(
     script = f"""
         pwd; echo "$WORD"; echo error >&2; head -c 6 {__file__}; echo
         touch {trace}; echo result >'{share}/result'; ls /dev/fd/ | wc -l; nproc; uname -r
+        cd {PROCESSORS}; grep -l '^CPU ' */comm | sed s/comm/schedstat/ | xargs cat >'{share}/run'
         dd if=/dev/zero bs=65536 count=64 2>/dev/null | tr '\\0' x; exit 7
     """
-    result = Guest(shares=[share], memory="512M").run(
+    result = Guest(shares=[share], memory="512M", shows_processors=True).run(
         ["sh", "-c", script], timeout=BOOT, environment={"WORD": "a 'b' $c\n"}, sink=pieces.append
     )
     lines = result.output.split("\n")
@@ -101,6 +102,9 @@ def test_command_sees_the_host_and_changes_nothing(
     assert result.exit_code == 7
     assert "uspace guest: ready" in result.kernel_log
     assert (share / "result").read_text() == "result\n"
+    times = [int(line.split()[0]) for line in (share / "run").read_text().splitlines()]
+    assert len(times) == 2
+    assert max(times) > 1e8  # nanoseconds: it has booted
     assert not Path(trace).exists()
 
 

@@ -2,8 +2,17 @@
 
 from .kernel import Kernel, debian_kernel
 from .kernel_build import own_kernel
-from .machine import Guest, Result
+from .machine import PROCESSORS, Guest, Result
 from .monitor import order
 from .process import GuestFailed
 
-__all__ = ["Guest", "GuestFailed", "Kernel", "Result", "debian_kernel", "order", "own_kernel"]
+__all__ = [
+    "PROCESSORS",
+    "Guest",
+    "GuestFailed",
+    "Kernel",
+    "Result",
+    "debian_kernel",
+    "order",
+    "own_kernel",
+]

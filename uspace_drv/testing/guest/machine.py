@@ -35,6 +35,9 @@ from .qemu import qemu_command
 _VFIO_USER_SLOT = 0x10
 _ROOT_SLOT = 0x1C  # of the host's tree; those of the shares are below it
 _LINES_SAID = 3
+PROCESSORS = Path("/run/processors")
+"""Where a command finds QEMU's threads if the guest `shows_processors`."""
+
 _KERNEL_WORDS = "console=ttyS0 panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable"
 
 
@@ -64,7 +67,9 @@ class Guest:
     one is older than 10.1; igb and ufs want that, and `vfio_user` implies it.
 
     Ways to the outside: `shares` are folders of the host that the command may write, at the same
-    path. `monitor` is a socket that QEMU makes, for `order`.
+    path. `monitor` is a socket that QEMU makes, for `order`. With `shows_processors` the command
+    sees the host's /proc/PID/task of QEMU as `PROCESSORS`: how long the emulated processors have
+    run, which the guest's own kernel knows in ticks only.
     """
 
     devices: Sequence[str] = ()
@@ -80,6 +85,7 @@ class Guest:
     words: Sequence[str] = ()
     acpi_tables: Sequence[Path] = ()
     monitor: Path | None = None
+    shows_processors: bool = False
     qemu: Literal["installed", "newest"] = "installed"
     kernel: Kernel | None = None
 
@@ -137,6 +143,8 @@ class Guest:
             )  # fmt: skip
             modules = load_modules(kernel.modules, names)
         shares = {f"share{number}": path.resolve() for number, path in enumerate(self.shares)}
+        if self.shows_processors:
+            shares["processors"] = PROCESSORS
         return initramfs.build(modules, shares, script)
 
     def command(self, qemu: Sequence[str], folder: Path, kernel: Kernel, output: int) -> list[str]:
@@ -171,6 +179,10 @@ class Guest:
         words = tree_words("root", Path("/"), _ROOT_SLOT, "on")
         for number, path in enumerate(self.shares):
             words += tree_words(f"share{number}", path.resolve(), _ROOT_SLOT - 1 - number, "off")
+        if self.shows_processors:
+            slot = _ROOT_SLOT - 1 - len(self.shares)
+            words += tree_words("processors", Path("/proc/self/task"), slot, "on")  # QEMU's self
+            words += ["-name", "guest,debug-threads=on"]  # threads say in comm which they are
         return words
 
     def _cards(self) -> list[str]:
