@@ -1,4 +1,4 @@
-"""Our models in QEMU's machine: one under the kernel's own driver, one under ours through VFIO.
+"""Our models in QEMU's machine: two under the kernel's own drivers, one under ours through VFIO.
 
 Two boots: the first machine is killed in the middle of its work, the second has the same servers.
 """
@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from uspace_drivers.idio16 import Idio16Model
+from uspace_drivers.virtio_rng import VirtioRngModel
 from uspace_drv.testing.guest import Guest, GuestFailed
 from uspace_drv.vfiouser.server import Server
 
@@ -36,26 +37,46 @@ class WatchedCard(Idio16Model):
         super().follow_wires()
 
 
+class RecordedRng(VirtioRngModel):
+    """It remembers what it has given."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.given = bytearray()
+        super().__init__(name)
+
+    def draw(self, size: int) -> bytes:
+        data = super().draw(size)
+        self.given += data
+        return data
+
+
 @dataclass(frozen=True)
 class Served:
     edu: subprocess.Popen[bytes]
     card: WatchedCard
-    card_server: Server
-    sockets: tuple[Path, Path]
+    rng: RecordedRng
+    servers: tuple[Server, ...]
+    sockets: tuple[Path, Path, Path]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("sockets")
-    sockets = (folder / "edu", folder / "card")
+    sockets = (folder / "edu", folder / "card", folder / "rng")
     command = [sys.executable, "-m", "uspace_drv", "serve", "edu", str(sockets[0])]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as edu:
         try:
             assert edu.stdout is not None
             assert edu.stdout.readline()
-            card = WatchedCard(loopback=True)
-            with closing(card), Server(card, sockets[1]) as server:
-                yield Served(edu, card, server, sockets)
+            card, rng = WatchedCard(loopback=True), RecordedRng()
+            with ExitStack() as stack:
+                for model in (card, rng):
+                    stack.enter_context(closing(model))
+                servers = tuple(
+                    stack.enter_context(Server(model, path))
+                    for model, path in zip((card, rng), sockets[1:], strict=True)
+                )
+                yield Served(edu, card, rng, servers, sockets)
         finally:
             edu.terminate()
 
@@ -76,9 +97,10 @@ def test_servers_outlive_a_machine_that_is_killed(served: Served) -> None:
 def test_drivers_in_the_guest(served: Served, tmp_path: Path) -> None:
     results = Path(RESULTS or tmp_path)
     guest = Guest(
-        vfio_user=served.sockets, iommu="intel", modules=["gpio-pci-idio-16"], shares=[results]
-    )
-    tests = ("tests/drivers/test_edu.py", "tests/vm/gpio_in_guest.py")
+        vfio_user=served.sockets, iommu="intel", modules=["gpio-pci-idio-16", "virtio-rng"],
+        shares=[results, tmp_path],
+    )  # fmt: skip
+    tests = ("tests/drivers/test_edu.py", "tests/vm/gpio_in_guest.py", "tests/vm/hwrng_in_guest.py")
     result = guest.run(
         [
             sys.executable, "-m", "coverage", "run", "-m", "pytest", "-q",
@@ -89,9 +111,18 @@ def test_drivers_in_the_guest(served: Served, tmp_path: Path) -> None:
         environment={
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "COVERAGE_FILE": str(results / ".coverage.vfio-user"),
+            "RANDOM_BYTES": str(tmp_path / "random"),
         },
     )  # fmt: skip
     assert result.exit_code == 0, f"{result.output}\n{result.kernel_log[-2000:]}"
     assert served.card.seen == 0xFFFF
-    assert list(served.card_server.complaints) == []
+    check_random(served.rng, (tmp_path / "random").read_bytes())
+    assert [each for server in served.servers for each in server.complaints] == []
     assert served.edu.poll() is None
+
+
+def check_random(rng: RecordedRng, received: bytes) -> None:
+    """All that the guest's /dev/hwrng gave is what the model wrote to its memory."""
+    pieces = {received[start : start + 8] for start in range(0, len(received), 8)}
+    assert len(pieces) == 512
+    assert all(piece in rng.given for piece in pieces)
