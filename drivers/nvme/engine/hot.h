@@ -34,7 +34,7 @@ struct hot_request {
 struct hot_result {
     uint64_t tag, result;
     uint16_t status, reserved;
-    uint32_t reserved2;
+    uint32_t nanoseconds; /* 0 unless the queue is timed */
 };
 
 _Static_assert(sizeof(struct hot_request) == 40, "Request in requests.py");
@@ -84,6 +84,7 @@ enum { SLOT_BUSY = 1 << 16 };
 
 struct hot_slot {
     uint64_t tag;
+    int64_t began; /* of a timed queue: before it was submitted */
     uint32_t state, next_id;
 };
 
@@ -107,7 +108,8 @@ struct hot_queue {
     struct hot_namespace last_namespace;  /* likewise; blocks 0: none */
     uint64_t *lists, lists_iova;
     uint32_t page_shift;
-    bool sgl;
+    bool sgl, timed; /* timed: results say how long they took */
+    int64_t now;     /* of a timed queue: when it last submitted or collected something */
     uint64_t submitted;
     struct hot_bell tail_bell;
 
@@ -203,6 +205,14 @@ static inline uint64_t
 hot_most_bytes(const struct hot_queue *queue)
 {
     return (UINT64_C(1) << queue->page_shift) << (queue->page_shift - 3);
+}
+
+/* Once for all that is submitted or collected together: that is when the caller knows of it. */
+static inline void
+hot_look_at_clock(struct hot_queue *queue)
+{
+    if (UNLIKELY(queue->timed))
+        queue->now = hot_now();
 }
 
 /* The device may be told only after the entries, and only if it does not look there by itself

@@ -87,6 +87,15 @@ step(struct hot_queue *queue)
     }
 }
 
+static inline uint32_t
+duration(const struct hot_queue *queue, uint32_t slot)
+{
+    if (LIKELY(!queue->timed))
+        return 0;
+    int64_t taken = queue->now - queue->slots[slot].began;
+    return taken < UINT32_MAX ? (uint32_t)taken : UINT32_MAX;
+}
+
 /* A good completion: its slot is free again. Whether it is a result, not that of the transfer. */
 static inline bool
 settle(struct hot_queue *queue, uint64_t lower, uint64_t upper, struct hot_result *result)
@@ -105,7 +114,11 @@ settle(struct hot_queue *queue, uint64_t lower, uint64_t upper, struct hot_resul
         return false;
     }
     *result = (struct hot_result){
-        .tag = queue->slots[slot].tag, .result = lower, .status = status};
+        .tag = queue->slots[slot].tag,
+        .result = lower,
+        .status = status,
+        .nanoseconds = duration(queue, slot),
+    };
     return true;
 }
 
@@ -121,6 +134,8 @@ hot_collect(struct hot_queue *queue, struct hot_result *results, size_t room)
         if (!is_new(queue, upper))
             break;
         order_loads();
+        if (!looked)
+            hot_look_at_clock(queue);
         uint64_t lower = queue->completions[(size_t)queue->head * 2];
         enum hot_breach breach = judge(queue, upper);
         if (UNLIKELY(breach))

@@ -75,6 +75,7 @@ static PyMemberDef members[] = {
     {"submitted", T_ULONGLONG, offsetof(Queue, core.submitted), READONLY, "Commands so far."},
     {"completed", T_ULONGLONG, offsetof(Queue, core.completed), READONLY, "Commands so far."},
     {"tail", T_UINT, offsetof(Queue, core.tail), READONLY, "Of the submission queue."},
+    {"timed", T_BOOL, offsetof(Queue, core.timed), 0, "Whether results say how long they took."},
     {"head", T_UINT, offsetof(Queue, core.head), READONLY, "Of the completion queue."},
     {NULL, 0, 0, 0, NULL},
 };

@@ -161,6 +161,7 @@ take_slot(struct hot_queue *queue, uint64_t tag)
     slot->next_id = next < queue->id_end ? next : number;
     slot->state = id | SLOT_BUSY;
     slot->tag = tag;
+    slot->began = queue->now;
     return id;
 }
 
@@ -206,6 +207,7 @@ hot_submit(struct hot_queue *queue, const struct hot_ranges *ranges,
     size_t done, room = hot_free(queue), end = count < room ? count : room;
     *wrong = NOTHING_WRONG;
     queue->last_range.size = 0; /* it may have gone since the last call */
+    hot_look_at_clock(queue);
     for (done = 0; done < end; done++) {
         struct hot_request request = requests[done];
         atomic_signal_fence(memory_order_seq_cst); /* another thread may change the original */
@@ -225,6 +227,7 @@ uint32_t
 hot_submit_command(struct hot_queue *queue, const void *command, uint64_t data, uint64_t size,
                    uint64_t tag)
 {
+    hot_look_at_clock(queue);
     uint32_t id = take_slot(queue, tag), tail = queue->tail;
     uint64_t words[COMMAND_SIZE / 8];
     memcpy(words, command, COMMAND_SIZE);

@@ -44,4 +44,4 @@ class Result(Layout, size=24):
     result = u64(8, "dwords 0 and 1 of the completion")
     status = u16(16, "15 bits without the phase, 0 is good")
     reserved = u16(18)
-    reserved2 = u32(20)
+    nanoseconds = u32(20, "how long it took, where the queue is `timed`; else 0")
