@@ -29,7 +29,12 @@ class Teardown:
         self._steps.append((what, step))
 
     def run(self, error: BaseException | None = None) -> None:
-        """Run every step once. Raises the first failure, unless `error` is there to take notes."""
+        """Run every step once. Raises the first failure, unless `error` is there to take notes.
+
+        What ends a generator that is closed takes none: nobody would ever read them.
+        """
+        if isinstance(error, GeneratorExit):
+            error = None
         with self.turn, _signals_held():
             first = self._run_steps(error)
             if first is not None and error is None:

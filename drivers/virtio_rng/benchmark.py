@@ -58,7 +58,11 @@ def _with_device(setting: Setting, address: str, sizes: tuple[int, ...]) -> Iter
 
         def ours(size: int, polled: bool) -> Sample:
             place.to_user()
-            with attach(address, VirtioRng, via=setting.via) as rng:
+            with attach(
+                address, VirtioRng, via=setting.via,
+                unsafe_dma_without_iommu=setting.unsafe_dma_without_iommu,
+            ) as rng:  # fmt: skip
+                setting.note_way(rng.device.via)
                 return repeat(setting, partial(rng.read, size, polled=polled))()
 
         place.to_user()

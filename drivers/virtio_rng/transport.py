@@ -93,7 +93,7 @@ def _structures(device: Device) -> Iterator[tuple[int, Structure]]:
         if config.read8(pointer) == VENDOR_CAPABILITY and room >= StructureCapability.SIZE:
             found = StructureCapability(config, pointer)
             place = found.structure_offset.read(), found.structure_length.read()
-            kind, multiplier = found.cfg_type.read(), 0
+            kind = found.cfg_type.read()
             if kind != StructureType.NOTIFY:
                 yield kind, Structure(found.bar.read(), *place)
             elif room >= NotifyCapability.SIZE:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.cli.bench_suites import FakeSuites, write_fake_report
 from uspace_drivers.edu import EduModel
 from uspace_drv import opening, plugins
-from uspace_drv.cli import info, listing, main, session
+from uspace_drv.bench.results import Machine as Fingerprint
+from uspace_drv.cli import bench_run, bench_show, info, listing, main, session
 from uspace_drv.pci.sysfs import PciBus
 
 Uspace = Callable[..., Result]
@@ -97,4 +99,20 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path / "machine")
     for module in (opening, info, listing, session):
         monkeypatch.setattr(module, "PciBus", partial(PciBus, made.root))
+    return made
+
+
+@pytest.fixture
+def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSuites:
+    """Hide the installed suites of benchmarks, and measure in an empty folder."""
+    made = FakeSuites({"kernel": "fake"})
+    for module in (bench_run, bench_show):
+        monkeypatch.setattr(module, "installed_suites", lambda: made.installed)
+        monkeypatch.setattr(module, "write_report", write_fake_report)
+    monkeypatch.setattr(
+        bench_run, "fingerprint", lambda _device: Fingerprint(facts=dict(made.machine))
+    )
+    folder = tmp_path / "measured"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     return made

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from uspace_drv.bench import Setting
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,6 +43,13 @@ def test_what_the_page_of_nvme_prints_works(capsys: pytest.CaptureFixture[str]) 
     names = printed("drivers/nvme/README.md")
     assert bytes(names["found"]) == bytes(names["np"].arange(1024, dtype="u4"))
     assert capsys.readouterr().out.endswith(f" {64 << 20}\n")
+
+
+def test_the_suite_that_is_printed_measures() -> None:
+    suite = printed("docs/benchmarks.md")["suite"]
+    for comparison in suite.compare(Setting(seconds=0.01)):
+        for way in comparison.ways.values():
+            assert way().figure(comparison.figure) > 0
 
 
 def test_the_budgets_are_kept() -> None:

@@ -49,7 +49,8 @@ def setup(checkout: Path, purpose: str, python: str = "python3") -> tuple[int, s
 
 
 def test_an_unknown_purpose(checkout: Path) -> None:
-    assert setup(checkout, "nonsuch") == (2, "setup: for what? 'demo' or 'test', not 'nonsuch'\n")
+    says = "setup: for what? 'demo', 'bench' or 'test', not 'nonsuch'\n"
+    assert setup(checkout, "nonsuch") == (2, says)
 
 
 def test_without_root_it_prints_the_line(checkout: Path) -> None:
@@ -68,6 +69,15 @@ def test_without_apt_it_names_the_packages(checkout: Path) -> None:
     assert code == 1
     assert "qemu-system-x86" in says
     assert "no apt-get here" in says
+
+
+def test_benchmarks_need_less_than_tests(checkout: Path) -> None:
+    _, benchmarks = setup(checkout, "bench")
+    _, tests = setup(checkout, "test")
+    assert "fio" in benchmarks
+    assert "qemu-system-x86" in benchmarks
+    assert "pciutils" not in benchmarks
+    assert "pciutils" in tests
 
 
 def test_as_root_it_says_what_it_installs_first(checkout: Path) -> None:

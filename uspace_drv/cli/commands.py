@@ -35,6 +35,7 @@ COMMANDS = {
     "drivers": ("drivers:drivers", "List the installed driver plugins."),
     "dump": ("dump:dump", "Read a device's registers, decoded by its plugin's table."),
     "run": ("run:run", "Run a driver's verb on a device."),
+    "bench": ("bench:bench", "Measure against the kernel's path, with a report."),
     "serve": ("serve:serve", "Serve a device model to drivers and virtual machines."),
     "uapi": ("uapi:uapi", "Show how much of the kernel's interface is covered, call by call."),
 }

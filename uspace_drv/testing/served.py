@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from uspace_drv.errors import DeviceTimeout, HostError
 from uspace_drv.models import DeviceModel
@@ -23,14 +24,16 @@ class ServedModel:
     """`uspace serve` on a model class that can be imported, from `start()` to `close()`.
 
     `address` is what `attach` takes. Everybody who attaches gets the same model, one at a time.
+    What the server says of its clients goes to standard error, unless it is to be `quiet`.
     """
 
-    def __init__(self, model: type[DeviceModel]) -> None:
+    def __init__(self, model: type[DeviceModel], *, quiet: bool = False) -> None:
         self._name = f"{model.__module__}:{model.__qualname__}"
         self._folder = tempfile.TemporaryDirectory(prefix="uspace-")
         self.path = Path(self._folder.name, "socket")
         self.address = f"vfio-user:{self.path}"
         self._process: subprocess.Popen[str] | None = None
+        self._said = Path(self._folder.name, "said") if quiet else None
 
     @property
     def pid(self) -> int:
@@ -40,7 +43,10 @@ class ServedModel:
     def start(self, *options: str) -> Self:
         """Start the process and wait until it listens; `options` are those of `uspace serve`."""
         command = [sys.executable, "-m", "uspace_drv", "serve", self._name, str(self.path)]
-        self._process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        with self._errors() as errors:
+            self._process = subprocess.Popen(
+                [*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True
+            )
         try:
             self._wait_until_ready(self._process)
         except BaseException:
@@ -58,7 +64,12 @@ class ServedModel:
                     f"uspace serve {self._name} does not listen after {START_TIMEOUT:g} s"
                 )
             if not output.readline():
-                raise HostError(f"uspace serve {self._name} ended; its reason is in its output")
+                said = "is in its output" if self._said is None else f"is: {self._said.read_text()}"
+                raise HostError(f"uspace serve {self._name} ended; its reason {said}")
+
+    def _errors(self) -> AbstractContextManager[IO[bytes] | None]:
+        """Where the process says what is wrong; None: where this one does."""
+        return nullcontext() if self._said is None else self._said.open("wb")
 
     def close(self) -> None:
         """End the process. Twice is fine."""

@@ -74,7 +74,8 @@ class Queue:
     """Set it, and each result says how long its command took, as this process saw it.
 
     From before it was submitted until it was collected; what is submitted or collected together
-    has one time. At most 4.29 s. For what is in flight while it is set, that is wrong.
+    has one time. At most 4.29 s; 0 for what was taken back by `abandon`. For what is in flight
+    while it is set, that is wrong.
     """
     most_bytes: int
     """What one command can move: a list of one page (section 4.3)."""

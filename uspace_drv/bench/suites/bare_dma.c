@@ -1,9 +1,9 @@
-/* Maps a buffer for DMA and unmaps it, with bare ioctls: the floor for scripts/bench-dma.
+/* Maps a buffer for DMA and unmaps it, with bare ioctls: the floor of the suite "dma".
  *
  * Linux include/uapi/linux/vfio.h, "VFIO_IOMMU_MAP_DMA"; include/uapi/linux/iommufd.h,
  * "IOMMU_IOAS_MAP". Each function returns the nanoseconds of all rounds, or a negative errno.
  */
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <stdint.h>
 #include <sys/ioctl.h>

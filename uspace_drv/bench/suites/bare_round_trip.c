@@ -1,5 +1,6 @@
-/* The floor of scripts/bench-socket: 32 bytes there and back over a UNIX socket (unix(7)).
- * Prints the median in ns. usage: bare_round_trip CLIENT_CPU SERVER_CPU BUSY COUNT */
+/* The floor of suite socket: 32 bytes there and back over a UNIX socket (unix(7)).
+ * Writes the nanoseconds of each round trip to standard output, as int64_t.
+ * usage: bare_round_trip CLIENT_CPU SERVER_CPU BUSY NANOSECONDS */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SIZE = 32 };
+enum { SIZE = 32, MOST = 1 << 22 };
 
 static void
 fail(const char *what)
@@ -58,6 +59,7 @@ give(int fd, const char *bytes)
         fail("send");
 }
 
+/* It ends with the client, which closes its end, however that one ended. */
 static void
 serve(int fd, int busy)
 {
@@ -67,11 +69,19 @@ serve(int fd, int busy)
     _exit(0);
 }
 
-static int
-ascending(const void *left, const void *right)
+static size_t
+measure(int fd, int busy, int64_t nanoseconds, int64_t *times)
 {
-    int64_t difference = *(const int64_t *)left - *(const int64_t *)right;
-    return difference < 0 ? -1 : difference > 0;
+    char bytes[SIZE] = {0};
+    size_t count = 0;
+    int64_t end = now() + nanoseconds, start;
+    while ((start = now()) < end && count < MOST) {
+        give(fd, bytes);
+        if (take(fd, bytes, busy) != SIZE)
+            fail("the server ended");
+        times[count++] = now() - start;
+    }
+    return count;
 }
 
 int
@@ -79,28 +89,22 @@ main(int argc, char **argv)
 {
     if (argc != 5)
         return 2;
-    int busy = atoi(argv[3]), count = atoi(argv[4]), fds[2];
-    char bytes[SIZE] = {0};
-    int64_t *times = calloc((size_t)count, sizeof(*times));
+    int busy = atoi(argv[3]), fds[2];
+    int64_t *times = calloc(MOST, sizeof(*times));
     if (!times || socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0)
         fail("start");
-    if (fork() == 0) {
+    pid_t child = fork();
+    if (child < 0)
+        fail("fork");
+    if (child == 0) {
         close(fds[0]);
         stay_on(atoi(argv[2]));
         serve(fds[1], busy);
     }
     close(fds[1]);
     stay_on(atoi(argv[1]));
-    for (int i = 0; i < count; i++) {
-        int64_t start = now();
-        give(fds[0], bytes);
-        if (take(fds[0], bytes, busy) != SIZE)
-            fail("the server ended");
-        times[i] = now() - start;
-    }
+    size_t count = measure(fds[0], busy, atoll(argv[4]), times);
     close(fds[0]);
     wait(NULL);
-    qsort(times, (size_t)count, sizeof(*times), ascending);
-    printf("%lld\n", (long long)times[count / 2]);
-    return 0;
+    return fwrite(times, sizeof(*times), count, stdout) == count ? 0 : 1;
 }
