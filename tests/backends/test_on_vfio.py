@@ -314,7 +314,10 @@ def test_interrupts_are_those_of_the_model(target: Target) -> None:
 @pytest.fixture
 def rng(target: Target) -> Iterator[VfioDevice]:
     """QEMU's virtio-rng: two MSI-X vectors and a function-level reset, which edu does not have."""
-    function = find_function(0x1AF4, 0x1044)
+    cards = [f for f in PciBus().functions() if (f.ids.vendor, f.ids.device) == (0x1AF4, 0x1044)]
+    function = next(
+        card for card in cards if card.address.bus
+    )  # the one on the root bus has no reset
     bind(function.address, VFIO)
     backend = replace(target, address=str(function.address)).open()
     assert isinstance(backend, VfioDevice)

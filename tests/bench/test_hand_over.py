@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine, Killed
-from uspace_drv.bench.hand_over import HandOver
+from uspace_drv.bench.hand_over import HandOver, require_equal
 from uspace_drv.errors import BusyError, HostError, NoDevice
+from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, VFIO, Terms, bind, restore
 from uspace_drv.pci.journal import Journal
 from uspace_drv.pci.lock import lock_function
@@ -183,3 +184,20 @@ def test_killed_at_any_moment_it_is_restored(tmp_path: Path) -> None:
         assert Journal(machine).addresses() == []
     else:
         raise AssertionError
+
+
+def test_what_is_compared_is_equal_and_idle(tmp_path: Path) -> None:
+    host = FakeMachine(tmp_path)
+    one, two, other = (PciAddress(0, 0, slot, 0) for slot in (4, 5, 6))
+    for address in (one, two):
+        host.function(address, driver="nvme")
+    host.function(other, driver="nvme", vendor=0x144D, device=0xA808)
+    require_equal(str(one), str(two), bus=host.bus)
+    with pytest.raises(HostError, match="is the device itself"):
+        require_equal(str(one), str(one), bus=host.bus)
+    with pytest.raises(HostError, match=r"144d:a808.*expected.*1234:11e8"):
+        require_equal(str(one), str(other), bus=host.bus)
+    host.disk("nvme1n1", host.resolve(f"/sys/bus/pci/devices/{two}"), "259:0")
+    host.mounts("22 1 259:0 / /data rw - ext4 /dev/nvme1n1 rw")
+    with pytest.raises(BusyError, match=r"/data .* is mounted from it"):
+        require_equal(str(one), str(two), bus=host.bus)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from uspace_drv.errors import HostError
+from uspace_drv.bench.lending import refuse_model
+from uspace_drv.errors import BusyError, HostError
 from uspace_drv.pci.address import PciAddress
 from uspace_drv.pci.binding import UIO, USER_DRIVERS, VFIO, Terms, bind, restore
+from uspace_drv.pci.in_use import uses_of
 from uspace_drv.pci.journal import Entry, Journal
 from uspace_drv.pci.rehearsal import Rehearsal
 from uspace_drv.pci.sysfs import PciBus
@@ -29,6 +31,7 @@ class HandOver:
     """
 
     def __init__(self, address: str, via: str | None = None, *, bus: PciBus | None = None) -> None:
+        refuse_model(address)
         self._address = PciAddress.parse(address)
         self._driver = None if via is None else UIO if via.startswith("uio") else VFIO
         self._bus = bus or PciBus()
@@ -92,6 +95,21 @@ class HandOver:
             bind(self._address, self._found, self._terms, bus=self._bus)
         else:
             restore(self._address, bus=self._bus)
+
+
+def require_equal(device: str, beside: str, *, bus: PciBus | None = None) -> None:
+    """Refuse what would not be compared fairly: other ids (`HostError`), or in use (`BusyError`).
+
+    Reading alone would do a mounted disk no harm, but all that others read would count as fio's.
+    """
+    bus = bus or PciBus()
+    ours, theirs = (bus.function(PciAddress.parse(each)) for each in (device, beside))
+    if ours.address == theirs.address:
+        raise HostError(f"{beside}: is the device itself; name another one, or leave --beside out")
+    if ours.ids != theirs.ids:
+        raise HostError(f"{beside}: is {theirs.ids}, expected an equal of {device}, {ours.ids}")
+    if uses := uses_of(theirs.address, bus.host):
+        raise BusyError(f"{'; '.join(map(str, uses))}; what else reads it would count, too")
 
 
 def _terms_of(entry: Entry | None) -> Terms:

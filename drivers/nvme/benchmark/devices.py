@@ -9,12 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from uspace_drivers.nvme.driver import Nvme
-from uspace_drv import BusyError, Deadline, HostError, attach
+from uspace_drv import Deadline, HostError, attach
 from uspace_drv.bench import Setting
-from uspace_drv.bench.hand_over import HandOver
-from uspace_drv.pci.address import PciAddress
-from uspace_drv.pci.in_use import uses_of
-from uspace_drv.pci.sysfs import PciBus
+from uspace_drv.bench.hand_over import HandOver, require_equal
 
 FUNCTIONS, DEV = Path("/sys/bus/pci/devices"), Path("/dev")
 
@@ -75,21 +72,6 @@ def devices_of(setting: Setting, device: str) -> Iterator[Devices]:
             yield devices
         finally:
             devices.close()
-
-
-def require_equal(device: str, beside: str, *, bus: PciBus | None = None) -> None:
-    """Refuse what would not be compared fairly: other ids (`HostError`), or in use (`BusyError`).
-
-    Reading alone would do a mounted disk no harm, but all that others read would count as fio's.
-    """
-    bus = bus or PciBus()
-    ours, theirs = (bus.function(PciAddress.parse(each)) for each in (device, beside))
-    if ours.address == theirs.address:
-        raise HostError(f"{beside}: is the device itself; name another one, or leave --beside out")
-    if ours.ids != theirs.ids:
-        raise HostError(f"{beside}: is {theirs.ids}, expected an equal of {device}, {ours.ids}")
-    if uses := uses_of(theirs.address, bus.host):
-        raise BusyError(f"{'; '.join(map(str, uses))}; what else reads it would count, too")
 
 
 def find_disk(address: str) -> str:

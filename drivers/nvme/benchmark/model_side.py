@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from uspace_drivers.nvme.benchmark.user_side import Reader, read_by_user
 from uspace_drivers.nvme.benchmark.work import Work
 from uspace_drivers.nvme.driver import Nvme
-from uspace_drv import Deadline, HostError, attach
+from uspace_drv import attach
 from uspace_drv.bench import Comparison, Figure, Histogram, Sample, Setting, Stopwatch
-
-PATIENCE = 30.0
-"""Seconds until the model serves."""
+from uspace_drv.bench.suites.processors import pin
+from uspace_drv.testing.served import ServedModel
 
 BLOCK = 4096
 DEPTHS, QUICK_DEPTHS = (1, 32, 128), (32,)
@@ -61,26 +56,10 @@ def compare_on_model(setting: Setting) -> Iterator[Comparison]:
 def _served(processor: int, medium: str) -> Iterator[Nvme]:
     """Serve a model from a process of its own, and attach the driver to it."""
     model = f"nvme?size=64M&block_size={BLOCK}&medium={medium}&rings=native"
-    with tempfile.TemporaryDirectory(prefix="uspace-bench-") as folder:
-        path, said = Path(folder, "socket"), Path(folder, "said")
-        words = [sys.executable, "-m", "uspace_drv", "serve", model, str(path)]
-        with said.open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as server:
-            try:
-                os.sched_setaffinity(server.pid, {processor})
-                _await(path, server, said)
-                with attach(f"vfio-user:{path}", Nvme) as nvme:
-                    yield nvme
-            finally:
-                server.kill()
-
-
-def _await(path: Path, server: subprocess.Popen[bytes], said: Path) -> None:
-    deadline = Deadline(PATIENCE)
-    while not path.exists():
-        if server.poll() is not None or deadline.passed:
-            words = said.read_text(errors="replace").strip()
-            raise HostError(f"the process with the model does not serve it: {words or 'no word'}")
-        time.sleep(0.01)
+    with ServedModel(model, quiet=True) as served:
+        pin(served.pid, processor)  # the threads that serve are started for each client
+        with attach(served.address, Nvme) as nvme:
+            yield nvme
 
 
 def _loops(nvme: Nvme, setting: Setting, depth: int, kind: str, *, chart: str = "") -> Comparison:

@@ -10,11 +10,10 @@ from typing import Self
 import numpy as np
 import pytest
 
-from tests.unit.pci.fake_sysfs import FakeMachine
 from uspace_drivers.nvme import Nvme, NvmeModel, Opcode, Result
 from uspace_drivers.nvme.benchmark import comparisons, devices, model_side, suite, user_side
 from uspace_drivers.nvme.benchmark.comparisons import BY_INTERRUPT, POLLED
-from uspace_drivers.nvme.benchmark.devices import Devices, require_equal
+from uspace_drivers.nvme.benchmark.devices import Devices
 from uspace_drivers.nvme.benchmark.kernel_side import ENGINES
 from uspace_drivers.nvme.benchmark.user_side import Loop, Reader, read_by_user
 from uspace_drivers.nvme.benchmark.work import Work
@@ -22,9 +21,8 @@ from uspace_drivers.nvme.model.faults import Action, Fault
 from uspace_drivers.nvme.spec.command_error import CommandError
 from uspace_drivers.nvme.spec.status import Status
 from uspace_drivers.nvme.verbs.bench import Pattern
-from uspace_drv import BusyError, HostError, attach
+from uspace_drv import HostError, attach
 from uspace_drv.bench import Figure, Sample, Setting
-from uspace_drv.pci.address import PciAddress
 
 from .engine_twin import Rig, Wish
 
@@ -250,23 +248,6 @@ def test_two_devices_stay_where_they_are() -> None:
     assert [(each.what, each.why) for each in setting.skipped] == [
         ("128 KiB sequential reads, 8 at once", "A: a command moves up to 65536 bytes")
     ]
-
-
-def test_what_is_compared_is_equal_and_idle(tmp_path: Path) -> None:
-    host = FakeMachine(tmp_path)
-    one, two, other = (PciAddress(0, 0, slot, 0) for slot in (4, 5, 6))
-    for address in (one, two):
-        host.function(address, driver="nvme")
-    host.function(other, driver="nvme", vendor=0x144D, device=0xA808)
-    require_equal(str(one), str(two), bus=host.bus)
-    with pytest.raises(HostError, match="is the device itself"):
-        require_equal(str(one), str(one), bus=host.bus)
-    with pytest.raises(HostError, match=r"144d:a808.*expected.*1234:11e8"):
-        require_equal(str(one), str(other), bus=host.bus)
-    host.disk("nvme1n1", host.resolve(f"/sys/bus/pci/devices/{two}"), "259:0")
-    host.mounts("22 1 259:0 / /data rw - ext4 /dev/nvme1n1 rw")
-    with pytest.raises(BusyError, match=r"/data .* is mounted from it"):
-        require_equal(str(one), str(two), bus=host.bus)
 
 
 @pytest.mark.usefixtures("machine")
