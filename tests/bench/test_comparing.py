@@ -132,8 +132,10 @@ def test_doubts_of_both_are_told() -> None:
         (comparison(way("kernel", 0)), "a round without a time"),
         (comparison(way("kernel", 1), figure="speed"), "no figure 'speed'"),
         (comparison(way("kernel", 1), figure="latency"), "a round without a latency"),
+        (comparison(way("user", 1)), "no way of its comparison is the baseline, 'kernel'"),
     ],
 )
 def test_rounds_that_cannot_be_are_refused(wrong: ComparisonResult, message: str) -> None:
-    with pytest.raises(LayoutError, match=message):
-        compare_results(results(wrong), results(wrong))
+    good = results(comparison(way("kernel", 1)))
+    with pytest.raises(LayoutError, match=rf"^b\.json: damaged: nvme, read, .*{message}"):
+        compare_results(good, results(wrong), names=("a.json", "b.json"))

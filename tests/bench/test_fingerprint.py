@@ -60,6 +60,7 @@ def host(tmp_path: Path) -> Observer:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    (tmp_path / "sys/bus/pci/devices/0000:01:00.0/driver").symlink_to("../../drivers/nvme")
     return Observer(tmp_path)
 
 
@@ -79,7 +80,7 @@ def test_a_machine_in_words(host: Observer) -> None:
         "huge pages": "64 of 2048kB, transparent: madvise",
         "device": (
             "vendor 0x8086, device 0x0a54, class 0x010802,"
-            " current link speed 8.0 GT/s PCIe, current link width 4"
+            " current link speed 8.0 GT/s PCIe, current link width 4, driver nvme"
         ),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
     }

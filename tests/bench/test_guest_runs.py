@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ from uspace_drv.bench.guest import EventLines, Relay
 from uspace_drv.bench.results import (
     ComparisonResult,
     Machine,
+    Noise,
     Results,
     Skipped,
     SuiteResult,
@@ -199,6 +200,97 @@ def test_events_reach_the_watcher_however_they_are_cut() -> None:
     relay.close()
     assert relay.said == ["a warning", '{"no": "event"}', "\ufffd["]
     assert watched.told == [("s", COMPARISON), (0.25, 3.0), ("s", SKIPPED), ("s", MEASURED)]
+
+
+class FakeMeter:
+    """Sees a busy host; notes when it was asked to look."""
+
+    told: list[str] = []
+    seen = Noise(
+        steal=0.25, others=0.0, load=7.0, frequencies=[2000.0, 3000.0], notes=["it is busy"]
+    )
+
+    def __init__(self) -> None:
+        self.noise = Noise()
+
+    def __enter__(self) -> Self:
+        self.told.append("begin")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.told.append("end")
+        for name in Noise.__struct_fields__:
+            setattr(self.noise, name, getattr(self.seen, name))
+
+    def look(self) -> None:
+        self.told.append("look")
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> type[FakeMeter]:
+    monkeypatch.setattr(FakeMeter, "told", [])
+    monkeypatch.setattr(guest_module, "NoiseMeter", FakeMeter)
+    return FakeMeter
+
+
+def test_what_the_host_did_meanwhile_is_noise_of_the_guest(
+    suites: FakeSuites, meter: type[FakeMeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind = Noise(steal=0.0, others=0.5, load=1.0, frequencies=[1.0, 1.0], notes=["few rounds"])
+    monkeypatch.setattr(MEASURED, "noise", blind)
+    suites.add("nvme")
+    assert run("nvme")[0] == 0
+    assert meter.told == ["begin", "look", "end"]
+    (measured,) = read_results(Path("name.json")).suites[0].comparisons
+    assert measured.noise == Noise(
+        steal=0.25, others=0.5, load=7.0, frequencies=[2000.0, 3000.0],
+        notes=["few rounds", "host: it is busy"],
+    )  # fmt: skip
+
+
+def test_a_quiet_host_adds_nothing(
+    suites: FakeSuites, meter: type[FakeMeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "seen", Noise())
+    blind = Noise(frequencies=[1.0, 1.0], notes=["few rounds"])
+    monkeypatch.setattr(MEASURED, "noise", blind)
+    suites.add("nvme")
+    assert run("nvme")[0] == 0
+    assert read_results(Path("name.json")).suites[0].comparisons[0].noise == blind
+
+
+def test_the_host_is_judged_though_a_comparison_never_ends(
+    suites: FakeSuites, meter: type[FakeMeter]
+) -> None:
+    def act(argv: Sequence[str], sink: Callable[[bytes], object]) -> int:
+        measure_there(argv, lambda line: None if b'"End"' in line else sink(line))
+        raise KeyboardInterrupt
+
+    FakeGuest.act = staticmethod(act)
+    suites.add("nvme")
+    assert run("nvme")[0] == 130
+    assert meter.told == ["begin", "look", "end"]
+    (measured,) = read_results(Path("name.json")).suites[0].comparisons
+    assert measured.noise.notes == ["host: it is busy"]
+
+
+def test_comparisons_are_watched_one_by_one(
+    meter: type[FakeMeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = Relay(Watched())
+    lines = EventLines(lambda line: relay(line.encode() + b"\n"))
+    lines.rounds(0.0, 1.0)
+    for name in ("first", "second"):
+        lines.begin("s", Comparison(name=name, operation="o", ways={}, baseline="b"))
+        monkeypatch.setattr(meter, "seen", Noise(notes=[name]))
+    relay.close()
+    assert meter.told == ["begin", "end", "begin", "end"]
+    results = [
+        ComparisonResult(name=name, operation="o", figure="rate", baseline="b")
+        for name in ("first", "second", "never seen")
+    ]
+    relay.host.add_to([SuiteResult(name="s", summary="", comparisons=results)])
+    assert [each.noise.notes for each in results] == [["host: first"], ["host: second"], []]
 
 
 def test_what_a_suite_that_fails_there_has_said_is_shown(suites: FakeSuites) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.pci.fake_sysfs import EDU, FakeMachine
-from uspace_drv.bench.lending import lent, open_lent
-from uspace_drv.errors import BusyError, HostError
+from uspace_drv.bench.installed import installed_suites
+from uspace_drv.bench.lending import lent, open_lent, refuse_model
+from uspace_drv.bench.setting import Setting
+from uspace_drv.errors import BusyError, HostError, NoDevice, UspaceError
 from uspace_drv.pci.binding import UIO, VFIO, bind
 from uspace_drv.pci.journal import Journal
 
@@ -76,3 +78,27 @@ def test_a_failure_to_give_it_back_is_told(machine: FakeMachine) -> None:
 def test_what_is_no_function_of_this_machine_is_just_opened() -> None:
     with open_lent("virtual:edu", None) as backend:
         assert backend.via == "virtual"
+
+
+@pytest.mark.parametrize("address", ["virtual:nvme", "virtual:edu?dma_bits=28", "vfio-user:/run/x"])
+def test_a_model_is_measured_without_being_named(address: str) -> None:
+    with pytest.raises(NoDevice, match=r"is a model.* leave --device out, and it measures a model"):
+        refuse_model(address)
+
+
+@pytest.mark.parametrize("address", ["0000:00:04.0", "uio:uio0", "nonsense", "virtual"])
+def test_what_is_no_model_is_not_judged(address: str) -> None:
+    refuse_model(address)
+
+
+@pytest.mark.parametrize("name", ["dma", "irq", "mmio", "nvme", "rng"])
+def test_every_suite_says_how_its_model_is_measured(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uspace_drivers.nvme.benchmark.comparisons.require_fio", lambda: None)
+    suite = next(each.suite for each in installed_suites() if each.name == name)
+    assert suite is not None
+    with pytest.raises(
+        UspaceError, match=r"(leave --device out, and|without --device) it measures"
+    ):
+        next(suite.compare(Setting(device="virtual:nvme")))

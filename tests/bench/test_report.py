@@ -18,7 +18,7 @@ from uspace_drv.bench.histogram import Histogram
 from uspace_drv.bench.report import results_page, summary_rows, write_report
 from uspace_drv.bench.report.html import report_html
 from uspace_drv.bench.report.panels import panels
-from uspace_drv.bench.report.sheet import DARK, LIGHT, sheet_png
+from uspace_drv.bench.report.sheet import DARK, LIGHT, LINE, _head, _rows, sheet_png
 from uspace_drv.bench.report.theme import Theme, style
 from uspace_drv.bench.results import (
     ComparisonResult,
@@ -197,6 +197,17 @@ def test_a_sheet_with_more_plots_than_it_has_room_for() -> None:
     suite = made.irq()
     suite.comparisons *= 17
     assert sheet_png(made.results(suite), LIGHT).startswith(b"\x89PNG")
+
+
+def test_the_head_of_a_sheet_names_what_is_drawn_and_has_all_of_the_machine() -> None:
+    empty = SuiteResult(name="empty", summary="")
+    results = made.results(made.irq(), empty)
+    results.machines[0].facts["kernel options"] = "quiet " * 60 + "last"
+    rows = _rows([[(each.name, panel) for panel in panels(each)] for each in results.suites])
+    title, *lines = _head(results, rows, 1)
+    assert title.startswith("uspace bench: irq (")
+    assert any("quiet last" in line for line in lines)
+    assert max(map(len, lines)) <= LINE
 
 
 def luminance(colour: str) -> float:

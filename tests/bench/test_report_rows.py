@@ -83,12 +83,17 @@ def test_a_time_is_better_when_it_is_less() -> None:
         (1.1, 1.2, False, "worse"),
         (0.8, 0.9, True, "worse"),
         (0.8, 0.9, False, "better"),
-        (0.9, 1.1, True, "even"),
+        (0.95, 1.05, True, "even"),
         (1.0, 1.1, True, "even"),
+        (0.8, 1.2, True, "undecided"),
+        (0.2, 1.0, False, "undecided"),
+        (0.0, 2.0, False, "undecided"),
     ],
 )
 def test_verdicts(low: float, high: float, more: bool, word: str) -> None:
-    assert verdict(Interval(middle=low, low=low, high=high), more_is_better=more) == word
+    assert (
+        verdict(Interval(middle=(low + high) / 2, low=low, high=high), more_is_better=more) == word
+    )
 
 
 def test_doubts_are_marked_in_each_row_and_said_in_words() -> None:
@@ -98,10 +103,10 @@ def test_doubts_are_marked_in_each_row_and_said_in_words() -> None:
         noise=Noise(notes=["the host took 4.0 %"]),
     )  # fmt: skip
     (row,) = comparison_rows("s", found)
-    assert row.marks == ("incomplete", "noisy", "not narrow", "latencies unreadable")
+    assert row.marks == ("incomplete", "noisy", "damaged")
     assert (row.figure, row.p50, row.value) == ("", "", None)
     assert sentences.doubts(found)[0] == "the host took 4.0 %"
-    assert len(sentences.doubts(found)) == 4
+    assert len(sentences.doubts(found)) == 3
 
 
 def test_rounds_that_have_no_figure_are_left_out() -> None:
@@ -153,3 +158,22 @@ def test_what_is_missing_is_named() -> None:
     first, second = sentences.missing(half)
     assert first.startswith("Partial results")
     assert second == "irq: one interrupt: interrupted before it was done"
+
+
+def test_what_is_damaged_is_said_where_it_stands_and_narrowness_last() -> None:
+    found = ComparisonResult(
+        name="n", operation="o", figure="time", baseline="z",
+        ways=[WayResult(name="a", rounds=[Round(operations=0, seconds=0)], latencies="none")],
+        noise=Noise(notes=["the host took 4.0 %"]),
+    )  # fmt: skip
+    assert sentences.doubts(found) == [
+        "the host took 4.0 %",
+        "damaged: none of its ways is its baseline, 'z'",
+        "damaged: a: 1 of 1 rounds have no figure, left out",
+        "damaged: a: latencies cannot be read or are none, left out",
+        "intervals not narrow yet",
+    ]
+    suite = made.irq()
+    assert sentences.damages(made.results(suite)) == []
+    suite.comparisons = [found]
+    assert sentences.damages(made.results(suite))[0].startswith("irq, n: damaged: none of its")

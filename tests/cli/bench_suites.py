@@ -41,6 +41,16 @@ class FakeSuites:
         suite = Suite(summary=f"suite {name}", compare=compare, guest=guest or GuestMachine())
         self.installed.append(InstalledSuite(name, f"fake.{name}:suite", suite, None))
 
+    def add_silent(self, name: str, *, act: Act = _nothing) -> None:
+        """Install one that compares nothing; `act` runs instead."""
+
+        def compare(_: Setting) -> Iterator[Comparison]:
+            act()
+            yield from ()
+
+        suite = Suite(summary=f"suite {name}", compare=compare)
+        self.installed.append(InstalledSuite(name, f"fake.{name}:suite", suite, None))
+
     def add_broken(self, name: str) -> None:
         """Install one that cannot be imported."""
         reason = f"ImportError: no lib{name}"

@@ -89,6 +89,12 @@ def test_an_unknown_suite_is_wrong_usage(
         (("one", "--vm", "--device", "a"), "--vm has devices of its own"),
         (("one", "--beside", "a"), "beside a --device"),
         (("one", "--seconds", "0"), "not in the range"),
+        (("one", "--seconds", "nan"), "nan is no number of seconds"),
+        (("one", "--seconds", "inf"), "inf is no number of seconds"),
+        (("one", "--via", "vfio"), "--via opens a --device, or one of --vm"),
+        (("one", "--output", ""), "names no file"),
+        (("one", "--output", "/"), "names no file"),
+        (("report", __file__, "--output", ""), "names no file"),
     ],
 )
 def test_options_that_contradict_each_other(
@@ -107,6 +113,31 @@ def test_the_suite_hears_where_to_measure(uspace: Uspace, suites: FakeSuites) ->
     assert (setting.device, setting.beside, setting.via) == words[1::2]
     assert setting.seconds == pytest.approx(0.006)
     assert read_results(Path("name.json")).suites[0].device == "0000:00:04.0"
+
+
+def test_a_suite_that_is_named_twice_is_measured_once(uspace: Uspace, suites: FakeSuites) -> None:
+    suites.add("one")
+    result = uspace("bench", "one", "one", "--device", "0000:00:04.0")
+    assert result.exit_code == 0, result.output
+    assert len(suites.settings) == 1
+
+
+def test_a_suite_with_nothing_to_measure_says_so(uspace: Uspace, suites: FakeSuites) -> None:
+    suites.add_silent("one")
+    result = uspace("bench")
+    assert result.exit_code == 0
+    assert result.stderr == ("one: measured nothing\nnothing was measured, so nothing is written\n")
+    assert not result.stdout
+    assert not list(Path().iterdir())
+
+
+def test_json_of_nothing_says_why(uspace: Uspace, suites: FakeSuites) -> None:
+    suites.add_broken("one")
+    result = uspace("bench", "--json")
+    assert result.exit_code == 0
+    (suite,) = json.loads(result.stdout)["suites"]
+    assert "no libone" in suite["skipped"][0]["why"]
+    assert not list(Path().iterdir())
 
 
 def test_how_long_it_measures() -> None:

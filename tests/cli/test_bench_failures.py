@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tests.cli.bench_suites import FakeSuites
 from uspace_drv.bench import results as results_file
 from uspace_drv.bench.installed import GROUP
 from uspace_drv.bench.results import Results, read_results
-from uspace_drv.cli import bench_file, bench_run
+from uspace_drv.cli import bench_file, bench_run, main
 from uspace_drv.errors import DeviceTimeout, HostError
 
 Uspace = Callable[..., Result]
@@ -184,6 +186,8 @@ def test_what_an_interrupted_run_has_is_kept(
     (suite,) = results.suites
     assert [each.complete for each in suite.comparisons] == [True, False]
     assert "! interrupted before it was done" in result.stdout
+    assert "narrow" not in result.stdout, "nobody knows what its time would have led to"
+    assert result.stderr.count("interrupted\n") == 1
     assert Path("name.html").exists()
 
 
@@ -192,7 +196,63 @@ def test_an_interrupted_run_that_has_nothing_leaves_nothing(
 ) -> None:
     suites.add("one")
     monkeypatch.setattr(bench_run, "fingerprint", lambda _device: fail(KeyboardInterrupt()))
+    result = uspace("bench", "--output", "name")
+    assert result.exit_code == 130
+    assert result.stderr == "ended early: nothing was measured, so nothing is kept\ninterrupted\n"
+    assert not list(Path().iterdir())
+
+
+def test_a_signal_before_anything_is_measured_is_said(uspace: Uspace, suites: FakeSuites) -> None:
+    """As while a guest boots."""
+    suites.add_silent("one", act=lambda: signal.raise_signal(signal.SIGTERM))
+    result = uspace("bench", "--output", "name")
+    assert result.exit_code == 143
+    assert result.stderr == "ended early: nothing was measured, so nothing is kept\ninterrupted\n"
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("error", [HostError("broken by it"), OSError("broken by it")])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_wins_over_the_failure_that_it_led_to(
+    number: signal.Signals, code: int, error: Exception, uspace: Uspace, suites: FakeSuites
+) -> None:
+    def act() -> None:
+        with suppress(KeyboardInterrupt, SystemExit):
+            signal.raise_signal(number)
+        raise error
+
+    suites.add("one", act=act)
+    suites.add("two")
+    result = uspace("bench", "--output", "name")
+    assert result.exit_code == code
+    assert result.stderr.count("interrupted\n") == 1
+    assert "  meanwhile: broken by it\n" in result.stderr
+    assert "failed" not in result.stderr
+    assert [each.name for each in read_results(Path("name.json")).suites] == ["one"]
+
+
+def test_ctrl_c_in_an_event_loop_wins_over_a_failure(uspace: Uspace, suites: FakeSuites) -> None:
+    """Which of the two asyncio reports is a race that it is kept out of."""
+
+    async def fail_then() -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise HostError("broken by it")
+
+    suites.add("one", act=lambda: asyncio.run(fail_then()))
     assert uspace("bench", "--output", "name").exit_code == 130
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two")])
+def test_a_run_that_measured_nothing_says_why_once_and_leaves_nothing(
+    names: tuple[str, ...], uspace: Uspace, suites: FakeSuites
+) -> None:
+    for name in names:
+        suites.add_silent(name, act=lambda: fail(HostError("fio is missing")))
+    result = uspace("bench", "--output", "name")
+    assert result.exit_code == 1
+    assert not result.stdout
+    failed = "".join(f"{name}: failed\n" for name in names)
+    assert result.stderr == f"{failed}error: fio is missing\n"
     assert not list(Path().iterdir())
 
 
@@ -234,6 +294,30 @@ def test_an_error_of_a_plugin_is_shown_after_what_was_measured(
     assert result.exit_code == 1
     assert not read_results(Path("name.json")).complete
     assert "work" in result.stdout
+    assert "ended early, by a failure: what was measured is kept" in result.stderr
+
+
+def test_an_error_of_a_plugin_comes_with_its_suite_and_the_frames_of_the_plugin(
+    capsys: pytest.CaptureFixture[str], suites: FakeSuites
+) -> None:
+    suites.add("one", act=lambda: fail(ZeroDivisionError("oh")))
+    with pytest.raises(SystemExit):
+        main(["bench", "--output", "name"])
+    said = capsys.readouterr().err
+    assert said.endswith("ZeroDivisionError: oh\nin suite one, more work\n")
+    assert "bench_suites.py" in said
+    assert "runner.py" not in said
+
+
+def test_an_error_between_comparisons_comes_with_its_suite(
+    capsys: pytest.CaptureFixture[str], suites: FakeSuites
+) -> None:
+    suites.add_silent("one", act=lambda: fail(ZeroDivisionError("oh")))
+    with pytest.raises(SystemExit):
+        main(["bench", "--output", "name"])
+    said = capsys.readouterr().err
+    assert said.startswith("ended early, by a failure: nothing was measured, so nothing is kept\n")
+    assert said.endswith("ZeroDivisionError: oh\nin suite one\n")
 
 
 SLOW = """

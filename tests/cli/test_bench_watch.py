@@ -144,15 +144,13 @@ def test_a_guest_writes_events_and_no_tables(
     assert [path.name for path in Path().iterdir()] == ["name.json"]
 
 
-def test_many_doubts_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_doubts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     noisy = msgspec.structs.replace(RESULT, noise=Noise(notes=[f"doubt {n}" for n in range(6)]))
     suite = SuiteResult(name="nvme", summary="reads", device="0000:00:04.0", comparisons=[noisy])
     show_results(Results(started="", command=[], suites=[suite]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "nvme: reads (0000:00:04.0)"
-    assert lines[-5:-1] == [
-        "  ! doubt 0", "  ! doubt 1", "  ! doubt 2", "  ! and 3 more doubts: see the report",
-    ]  # fmt: skip
+    assert [line for line in lines if "doubt" in line] == [f"  ! doubt {n}" for n in range(6)]
 
 
 def test_a_suite_of_a_guest_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from uspace_drv.bench.results import (
 )
 from uspace_drv.bench.statistics import figures, interval, kind_of, quotient, round_ratios
 from uspace_drv.bench.suite import Figure
+from uspace_drv.errors import LayoutError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +93,15 @@ class _Measured:
         return round_ratios(self.way, base, result.figure)
 
 
-def compare_results(a: Results, b: Results) -> Compared:
+def compare_results(a: Results, b: Results, *, names: tuple[str, str] = ("A", "B")) -> Compared:
     """Set `b` beside `a`, way by way, in the order of `a`.
 
     The same way is one of the same name in comparisons of the same name and the same figure. Rounds
-    that no figure can be made of are a `LayoutError`.
+    that no figure can be made of, and a baseline that is none of the ways, are a `LayoutError` that
+    says where: in which file (by its name in `names`), comparison and way.
     """
+    for name, results in zip(names, (a, b), strict=True):
+        _require_whole(name, results)
     ours, theirs = dict(_measured(a)), dict(_measured(b))
     both = [key for key in ours if key in theirs]
     return Compared(
@@ -106,6 +110,20 @@ def compare_results(a: Results, b: Results) -> Compared:
         only_a=[_words(key) for key in ours if key not in theirs],
         only_b=[_words(key) for key in theirs if key not in ours],
     )
+
+
+def _require_whole(name: str, results: Results) -> None:
+    for key, each in _measured(results):
+        where = f"{name}: damaged: {_words(key)}"
+        result = each.comparison
+        if all(way.name != result.baseline for way in result.ways):
+            raise LayoutError(
+                f"{where}: no way of its comparison is the baseline, {result.baseline!r}"
+            )
+        try:
+            figures(each.way, result.figure)
+        except LayoutError as error:
+            raise LayoutError(f"{where}: {error}") from error
 
 
 def _measured(results: Results) -> Iterator[tuple[_Key, _Measured]]:

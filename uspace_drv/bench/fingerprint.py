@@ -38,7 +38,8 @@ _OPTIONS = re.compile(
 def fingerprint(device: str | None = None, *, host: Observer | None = None) -> Machine:
     """Gather the facts; one that this machine does not tell is left out. Nothing here fails.
 
-    `device` is the address of a PCI function whose ids, driver and link belong to them.
+    `device` is the address of a PCI function whose ids, link and driver, the one that has it
+    now, belong to them.
     """
     seen = host or Observer()
     facts = {
@@ -144,6 +145,7 @@ def _device(host: Observer, device: str) -> str:
         return ""
     names = ("vendor", "device", "class", "revision", "current_link_speed", "current_link_width")
     told = [(name, _line(host, f"{folder}/{name}")) for name in names]
+    told.append(("driver", host.link(f"{folder}/driver") or ""))
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in told if text)
 
 

@@ -1,7 +1,8 @@
 """Measures a suite in a guest: runs the same command there, and takes over what it measured.
 
 Both sides share a folder, for the results file, and the guest's output: one JSON line for each
-event. So what a guest measured before it died or was interrupted is kept.
+event. So what a guest measured before it died or was interrupted is kept. A guest does not see what
+takes processors from it, so its host is watched meanwhile.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from uspace_drv.bench.noise import NoiseMeter, add_host
 from uspace_drv.bench.results import (
     ComparisonResult,
     Machine,
+    Noise,
     Part,
     Results,
     Skipped,
+    SuiteResult,
     read_results,
 )
 from uspace_drv.bench.stopwatch import PROCESSORS_SHOWN
@@ -108,11 +113,47 @@ class EventLines:
         self._write(msgspec.json.encode(event).decode())
 
 
+class HostNoise:
+    """Watches the host while a guest measures; QEMU is a child of ours, so it is no noise."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], Noise] = {}
+        self._watching = ExitStack()
+        self._meter: NoiseMeter | None = None
+
+    def begin(self, suite: str, comparison: str) -> None:
+        """Watch from now on; what was watched before is over."""
+        self.end()
+        self._meter = self._watching.enter_context(NoiseMeter())
+        self._seen[suite, comparison] = self._meter.noise
+
+    def look(self) -> None:
+        """Sample what has to be sampled."""
+        if self._meter is not None:
+            self._meter.look()
+
+    def end(self) -> None:
+        """Judge what was watched, if anything was."""
+        self._watching.close()
+        self._meter = None
+
+    def add_to(self, suites: Sequence[SuiteResult]) -> None:
+        """Add it to the noise of each comparison that was watched."""
+        for suite in suites:
+            for result in suite.comparisons:
+                if (seen := self._seen.get((suite.name, result.name))) is not None:
+                    add_host(result.noise, seen)
+
+
 class Relay:
-    """Takes the guest's output on the host: events go to the watcher, other lines are kept."""
+    """Takes the guest's output on the host: events go to the watcher, other lines are kept.
+
+    Between the events of a comparison `host` watches this machine.
+    """
 
     def __init__(self, watcher: Watcher) -> None:
         self.said: list[str] = []
+        self.host = HostNoise()
         self._watcher = watcher
         self._rest = b""
 
@@ -123,10 +164,11 @@ class Relay:
             self._take(line)
 
     def close(self) -> None:
-        """Take what came after the last end of a line."""
+        """Take what came after the last end of a line; there is nothing to watch any more."""
         if self._rest:
             self._take(self._rest)
         self._rest = b""
+        self.host.end()
 
     def _take(self, line: bytes) -> None:
         try:
@@ -137,10 +179,13 @@ class Relay:
         match event:
             case Begin(suite=suite, name=name, operation=operation, baseline=baseline):
                 comparison = Comparison(name=name, operation=operation, ways={}, baseline=baseline)
+                self.host.begin(suite, name)
                 self._watcher.begin(suite, comparison)
             case Rounds(fraction=fraction, seconds_left=seconds_left):
+                self.host.look()
                 self._watcher.rounds(fraction, seconds_left)
             case End(suite=suite, result=result):
+                self.host.end()
                 self._watcher.end(suite, result)
             case LeftOut(suite=suite, skipped=skipped):
                 self._watcher.skipped(suite, skipped)
@@ -184,6 +229,7 @@ class GuestRun:
                 relay.close()
                 measured = _read(folder / "results.json")
                 if measured is not None:
+                    relay.host.add_to(measured.suites)
                     add_guest(results, measured, self._facts(version))
         if result.exit_code or measured is None:
             said = "\n".join(relay.said[-LINES_SHOWN:]) or "(nothing)"

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
+from uspace_drv.errors import NoDevice
 from uspace_drv.opening import SYSFS_VIA, UIO_VIA, open_backend
 from uspace_drv.pci.address import DeviceAddress, PciAddress, Scheme
 from uspace_drv.pci.binding import UIO, USER_DRIVERS, VFIO, bind, restore
 from uspace_drv.pci.sysfs import PciBus
 from uspace_drv.port import Backend
 from uspace_drv.teardown import Teardown
+
+_MODELS = (Scheme.VIRTUAL, Scheme.VFIO_USER)
+
+
+def refuse_model(address: str) -> None:
+    """Raise `NoDevice` if `--device` names a model: what needs no device is measured without it."""
+    if address.startswith(tuple(f"{scheme.value}:" for scheme in _MODELS)):
+        raise NoDevice(
+            f"{address}: is a model, and this suite measures devices of this machine, as in"
+            " 0000:00:04.0; leave --device out, and it measures a model or what else needs none"
+        )
 
 
 @contextmanager

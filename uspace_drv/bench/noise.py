@@ -134,6 +134,19 @@ def round_notes(result: ComparisonResult) -> list[str]:
     return found
 
 
+def add_host(noise: Noise, host: Noise) -> None:
+    """Add what a guest's host did meanwhile to what the guest saw: a guest is blind to that.
+
+    The higher figure stays of each, but the clock is the host's where it tells one: an emulated
+    processor has none of its own.
+    """
+    noise.steal = max(noise.steal, host.steal)
+    noise.others = max(noise.others, host.others)
+    noise.load = max(noise.load, host.load)
+    noise.frequencies = host.frequencies or noise.frequencies
+    noise.notes += [f"host: {note}" for note in host.notes]
+
+
 def _machine_seconds() -> dict[str, float]:
     """Seconds of all processors by what they did; a guest's are counted as user time, too."""
     used = _told(psutil.cpu_times, None)

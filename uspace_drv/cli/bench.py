@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ SUMMARIES = {
 }
 FILE = click.Path(dir_okay=False, path_type=Path)
 HELP = ("-h", "--help")
+
+
+def _named(_context: click.Context, _option: click.Parameter, name: Path | None) -> Path | None:
+    """Refuse a name that is none: the suffixes would have nothing to follow."""
+    if name is not None and not name.name:
+        raise click.BadParameter(f"{str(name)!r} names no file; for example: --output before")
+    return name
+
+
+def _finite(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    """Refuse what is no number, and a time that never ends."""
+    if value is not None and not isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
 
 
 class Bench(LazyGroup):
@@ -96,12 +111,14 @@ def bench() -> None:
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
+    callback=_finite,
     help="For each comparison: 30, with --quick 3; each way is measured a few times in any case.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="NAME",
+    callback=_named,
     help="Write NAME.json and so on, instead of ./uspace-bench-DATE-TIME.json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results file, not tables.")
@@ -109,10 +126,12 @@ def bench() -> None:
 def run(suites: tuple[str, ...], *, vm: bool, **options: Any) -> None:
     """Measure suites, print tables, and write a report: see uspace bench --help."""
     if options["device"] or options["beside"] or options["via"]:
-        if len(suites) != 1:
+        if len(set(suites)) != 1:
             raise click.UsageError("--device, --beside and --via belong to one SUITE: name it")
         if vm and (options["device"] or options["beside"]):
             raise click.UsageError("--vm has devices of its own: leave --device and --beside out")
+    if options["via"] and not (options["device"] or vm):
+        raise click.UsageError("--via opens a --device, or one of --vm: give one of them, too")
     if options["beside"] and not options["device"]:
         raise click.UsageError("--beside stands beside a --device: give that, too")
     require_extra()
@@ -149,7 +168,13 @@ def compare(before: Path, after: Path, as_json: bool) -> None:
 
 @click.command("report")
 @click.argument("file", type=FILE, metavar="FILE.json")
-@click.option("--output", type=click.Path(path_type=Path), metavar="NAME", help="Write NAME.html.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="NAME",
+    callback=_named,
+    help="Write NAME.html.",
+)
 @click.option("--markdown", is_flag=True, help="Print it as a page of Markdown, write nothing.")
 def report(file: Path, output: Path | None, markdown: bool) -> None:
     """Write the HTML page and the images of a results file again; those of old are replaced.

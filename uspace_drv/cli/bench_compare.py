@@ -21,7 +21,7 @@ BY_WEIGHT = ("way", "A", "B", "ratio change", "B by A", "ratio A", "ratio B")
 def show_comparison(before: Path, after: Path, *, as_json: bool) -> None:
     """Print what both have beside one another, the facts that differ, and what only one has."""
     a, b = read_results(before), read_results(after)
-    compared = compare_results(a, b)
+    compared = compare_results(a, b, names=(str(before), str(after)))
     if as_json:
         show_json(msgspec.to_builtins(compared))
         return

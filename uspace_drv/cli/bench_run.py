@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -27,6 +24,7 @@ from uspace_drv.bench.setting import Setting
 from uspace_drv.bench.suite import Suite
 from uspace_drv.cli.bench_file import ResultsFile
 from uspace_drv.cli.bench_show import show_files, show_results
+from uspace_drv.cli.bench_signals import Interrupts
 from uspace_drv.cli.bench_watch import teller
 from uspace_drv.cli.group import started_as
 from uspace_drv.cli.output import show_json
@@ -90,8 +88,8 @@ def measure(wishes: Wishes) -> None:
     base = wishes.output or Path(f"uspace-bench-{started:%Y%m%d-%H%M%S}")
     file = ResultsFile(base, results)
     file.start()
-    one = _Run(wishes, results, file)
-    with _signals_unwind():
+    with Interrupts() as interrupts:
+        one = _Run(wishes, results, file, interrupts)
         try:
             one.measure_all(chosen)
         except BaseException as leaving:
@@ -122,6 +120,7 @@ class _Run:
     wishes: Wishes
     results: Results
     file: ResultsFile
+    interrupts: Interrupts
     failures: list[UspaceError] = field(default_factory=list)
     start: float = field(default_factory=time.monotonic)
     say: Callable[[str], object] = lambda words: click.echo(words, err=True)
@@ -135,21 +134,40 @@ class _Run:
             here.facts = {ROLE: "host of the guests", **here.facts}
         with self._watching([each.name for each in chosen]) as watcher:
             for each in chosen:
-                try:
-                    self._measure(each, watcher)
-                except UspaceError as failure:
-                    self._note(each.name, failure)
+                self._try(each, watcher)
                 self._save()
+
+    def _try(self, found: InstalledSuite, watcher: Watcher) -> None:
+        """Measure a suite; what is no `UspaceError` is a mistake in it, and says in which one."""
+        try:
+            self._measure(found, watcher)
+        except UspaceError as failure:
+            self.interrupts.check(failure)
+            self._note(found.name, failure)
+        except Exception as mistake:
+            self.interrupts.check(mistake)
+            mistake.add_note(f"in suite {self._place(found.name)}")
+            raise
+        else:
+            into = self._suite(found.name)
+            if into is None or not (into.comparisons or into.skipped):
+                self.say(f"{found.name}: measured nothing")
 
     def end(self, leaving: BaseException | None) -> None:
         """Save, show and report what there is; raise what failed, or add it to `leaving`."""
         self.results.complete = leaving is None and not self.failures
-        problems: list[UspaceError] = list(self.failures)
-        if not any(suite.comparisons or suite.skipped for suite in self.results.suites):
-            self.file.discard()
+        problems = list({str(each): each for each in self.failures}.values())
+        if self._is_worth_keeping():
+            self._keep_and_show(problems)
+            kept = "what was measured is kept, marked as incomplete"
         else:
-            self._keep_and_show(problems, interrupted=leaving is not None)
+            self._discard(failed=bool(problems or leaving))
+            kept = "nothing was measured, so nothing is kept"
         if leaving is not None:
+            is_signal = isinstance(leaving, KeyboardInterrupt | SystemExit)
+            click.echo(f"ended early{'' if is_signal else ', by a failure'}: {kept}", err=True)
+            if isinstance(leaving, SystemExit):  # nobody else says it
+                click.echo("interrupted", err=True)
             for problem in problems:
                 leaving.add_note(str(problem))
         elif problems:
@@ -158,7 +176,22 @@ class _Run:
                 first.add_note(str(problem))
             raise first
 
-    def _keep_and_show(self, problems: list[UspaceError], *, interrupted: bool) -> None:
+    def _is_worth_keeping(self) -> bool:
+        """Whether anything was measured; the host of a guest wants to know why not."""
+        suites = self.results.suites
+        if self.wishes.lines:
+            return any(suite.comparisons or suite.skipped for suite in suites)
+        comparisons = (each for suite in suites for each in suite.comparisons)
+        return any(each.complete or any(way.rounds for way in each.ways) for each in comparisons)
+
+    def _discard(self, *, failed: bool) -> None:
+        self.file.discard()
+        if self.wishes.as_json:
+            show_json(as_json(self.results))
+        if not failed:
+            click.echo("nothing was measured, so nothing is written", err=True)
+
+    def _keep_and_show(self, problems: list[UspaceError]) -> None:
         self.results.seconds = time.monotonic() - self.start
         kept, problem = self.file.finish()
         if problem is not None:
@@ -177,8 +210,6 @@ class _Run:
                 show_results(self.results)
         if written:
             show_files(written, err=self.wishes.as_json)
-        if interrupted:
-            click.echo("ended early: what was measured is kept, marked as incomplete", err=True)
 
     def _report(self, kept: Path, problems: list[UspaceError]) -> list[Path]:
         base = kept.with_name(kept.name.removesuffix(".json"))
@@ -224,10 +255,17 @@ class _Run:
         """Write into the results that a suite came to no end, and keep the error for later."""
         self.failures.append(failure)
         self.say(f"{name}: failed")
-        into = next((each for each in self.results.suites if each.name == name), None)
-        if into is None:
-            into = self._add(name, "failed")
+        into = self._suite(name) or self._add(name, "failed")
         into.skipped.append(Skipped(what="what was left of it", why=str(failure)))
+
+    def _suite(self, name: str) -> SuiteResult | None:
+        return next((each for each in self.results.suites if each.name == name), None)
+
+    def _place(self, name: str) -> str:
+        """Return the name of a suite, and of its comparison that was not done."""
+        into = self._suite(name)
+        last = into.comparisons[-1:] if into else []
+        return ", ".join([name, *(each.name for each in last if not each.complete)])
 
     def _save(self) -> None:
         self.results.seconds = time.monotonic() - self.start
@@ -249,21 +287,3 @@ class _Run:
 def _command() -> list[str]:
     """Return the command line as it can be typed again, however this program was started."""
     return [Path(started_as()).name, *sys.argv[1:]]
-
-
-@contextmanager
-def _signals_unwind() -> Iterator[None]:
-    """Let the usual way to end a program be an exception, so that everything is put back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup is to be obeyed
-            signal.signal(number, _unwind)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _unwind(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

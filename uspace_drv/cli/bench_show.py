@@ -10,7 +10,7 @@ import click
 from uspace_drv.bench.installed import InstalledSuite, installed_suites
 from uspace_drv.bench.report import results_page, write_report
 from uspace_drv.bench.report.rows import COLUMNS, comparison_rows
-from uspace_drv.bench.report.sentences import doubts
+from uspace_drv.bench.report.sentences import QUOTIENT, damages, doubts
 from uspace_drv.bench.results import ComparisonResult, Results, SuiteResult, read_results
 from uspace_drv.cli.bench_file import SUFFIXES, require_free, with_suffix, without_suffix
 from uspace_drv.cli.bench_table import Group, show_groups
@@ -21,9 +21,6 @@ BY_WEIGHT = (
 )  # fmt: skip
 """Columns; a terminal shows as many of them as have room, the file has them all."""
 
-MOST_NOTES = 3
-"""Doubts about a comparison that are printed under it; on a busy machine every way has one."""
-
 
 def show_results(results: Results) -> None:
     """Print a table for each suite, and with it what its figures suffer from and what it lacks."""
@@ -32,6 +29,8 @@ def show_results(results: Results) -> None:
         show_groups([_group(suite.name, each) for each in suite.comparisons], BY_WEIGHT)
         for each in suite.skipped:
             click.echo(f"  skipped: {each.what}: {each.why}")
+    if any(each.ratios for suite in results.suites for each in suite.comparisons):
+        click.echo(f"\n{QUOTIENT}")
     click.echo()
 
 
@@ -60,6 +59,8 @@ def print_markdown(path: Path) -> None:
 def rewrite_report(path: Path, output: Path | None) -> None:
     """Write the report of a results file, beside it or under another name that must be free."""
     results = read_results(path)
+    for words in damages(results):
+        click.echo(f"{path}: {words}", err=True)
     base = without_suffix(path if output is None else output)
     reports = SUFFIXES[1:]
     if output is not None:
@@ -85,13 +86,7 @@ def _group(suite: str, comparison: ComparisonResult) -> Group:
         {title: show(row) for title, show in COLUMNS.items()}
         for row in comparison_rows(suite, comparison)
     ]
-    return Group(comparison.name, rows, _shortened(doubts(comparison)))
-
-
-def _shortened(notes: list[str]) -> list[str]:
-    """Return the first notes, and how many more the report has."""
-    more = len(notes) - MOST_NOTES
-    return notes if more <= 1 else [*notes[:MOST_NOTES], f"and {more} more doubts: see the report"]
+    return Group(comparison.name, rows, doubts(comparison))
 
 
 def _summary(found: InstalledSuite) -> str:

@@ -13,6 +13,9 @@ import click
 from uspace_drv.errors import UspaceError
 
 OWN = ("click.", "uspace_drv.cli.")
+"""The command line's own modules, and what it is made with."""
+
+LEADING = (*OWN, "uspace_drv.bench.runner", "uspace_drv.bench.ways")
 """The modules that lead to a plugin's code, and say nothing about what went wrong in there."""
 
 
@@ -29,9 +32,9 @@ def show_traceback(error: BaseException, trace: TracebackType | None) -> None:
 
 
 def frames_of_plugin(error: BaseException) -> TracebackType | None:
-    """Return the traceback from the first frame that is not the command line's own."""
+    """Return the traceback from the first frame that does not merely lead to the plugin."""
     trace = error.__traceback__
-    while trace and _module(trace).startswith(OWN):
+    while trace and _module(trace).startswith(LEADING):
         trace = trace.tb_next
     return trace or error.__traceback__
 

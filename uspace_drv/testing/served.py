@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import IO, Self
 from uspace_drv.errors import DeviceTimeout, HostError
 from uspace_drv.models import DeviceModel
 from uspace_drv.native import wait_readable
+from uspace_drv.testing import with_parent
 
 START_TIMEOUT = 30.0
 """Seconds until it listens: a machine may be busy, and a model may take its time."""
@@ -21,14 +23,17 @@ LEAVE_TIMEOUT = 10.0
 
 
 class ServedModel:
-    """`uspace serve` on a model class that can be imported, from `start()` to `close()`.
+    """`uspace serve` on a model, from `start()` to `close()`, or until the starting thread ends.
 
-    `address` is what `attach` takes. Everybody who attaches gets the same model, one at a time.
-    What the server says of its clients goes to standard error, unless it is to be `quiet`.
+    `model` is a class that can be imported, or what `uspace serve` takes. `address` is what
+    `attach` takes. Everybody who attaches gets the same model, one at a time. What the server says
+    of its clients goes to standard error, unless it is to be `quiet`.
     """
 
-    def __init__(self, model: type[DeviceModel], *, quiet: bool = False) -> None:
-        self._name = f"{model.__module__}:{model.__qualname__}"
+    def __init__(self, model: type[DeviceModel] | str, *, quiet: bool = False) -> None:
+        if not isinstance(model, str):
+            model = f"{model.__module__}:{model.__qualname__}"
+        self._name = model
         self._folder = tempfile.TemporaryDirectory(prefix="uspace-")
         self.path = Path(self._folder.name, "socket")
         self.address = f"vfio-user:{self.path}"
@@ -42,10 +47,12 @@ class ServedModel:
 
     def start(self, *options: str) -> Self:
         """Start the process and wait until it listens; `options` are those of `uspace serve`."""
-        command = [sys.executable, "-m", "uspace_drv", "serve", self._name, str(self.path)]
+        words = ["serve", self._name, str(self.path), *options]
+        command = [sys.executable, "-m", with_parent.__name__, str(os.getpid()), *words]
         with self._errors() as errors:
+            # A session of its own: Ctrl-C reaches this process only, which then ends the server.
             self._process = subprocess.Popen(
-                [*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
             )
         try:
             self._wait_until_ready(self._process)

@@ -59,6 +59,7 @@ def report_html(results: Results) -> str:
         command=sentences.command(results),
         missing=sentences.missing(results),
         method=sentences.METHOD,
+        quotient=sentences.QUOTIENT,
         light=_declarations(LIGHT),
         dark=_declarations(DARK),
         sections=[_section(number, suite) for number, suite in enumerate(results.suites)],

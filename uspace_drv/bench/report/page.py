@@ -117,6 +117,7 @@ def _suite(suite: SuiteResult, results: Results) -> str:
         f"{escape(suite.summary)}{''.join(f', {each}' for each in (*device, *where))}",
         escape(sentences.suite_sentence(suite)),
         suite_table(suite).strip(),
+        sentences.QUOTIENT if suite.comparisons else "",
         "\n".join(skipped),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -214,7 +214,7 @@ def _sheets(
 
 
 def _height(bars: Sequence[Bar]) -> float:
-    return 0.8 + 0.24 * max(len(bars), 3)
+    return 0.8 + 0.24 * len(bars)
 
 
 def _named(comparison: ComparisonResult) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -97,7 +98,7 @@ def draw_lines(
     places = sorted({place for line in lines for place in line.places})
     heights = [each.middle for line in lines for each in line.figures]
     if _wide(places):
-        _logarithmic(axes.set_xscale, axes.xaxis, units.digits)
+        _logarithmic(axes.set_xscale, axes.xaxis, partial(_place, axis))
     if len(places) <= 12:
         axes.set_xticks(places, [_place(axis, place) for place in places])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -227,7 +228,7 @@ def _logarithmic(
     """Make an axis logarithmic with ticks in words: 1, 2 and 5 where they have room."""
     set_scale("log")
     low, high = axis.get_view_interval()  # type: ignore[attr-defined]
-    subs = (1.0, 2.0, 5.0) if high < 400 * low else (1.0,)
+    subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs))  # type: ignore[attr-defined]
     axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))  # type: ignore[attr-defined]
     axis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
@@ -235,7 +236,7 @@ def _logarithmic(
 
 def _few_ticks(axes: Axes, spread: float) -> None:
     """Put as many ticks on an axis of ratios as have room: round numbers, also within a decade."""
-    subs = [1.0] if spread > 500 else [1.0, 2.0, 5.0] if spread > 12 else [1.0, 2.0, 3.0, 5.0, 7.0]
+    subs = [1.0] if spread > 100 else [1.0, 2.0, 5.0] if spread > 12 else [1.0, 2.0, 3.0, 5.0, 7.0]
     locator = LogLocator(subs=subs) if spread > 3 else MaxNLocator(6)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -19,9 +19,14 @@ from uspace_drv.bench.suite import Figure
 from uspace_drv.errors import LayoutError
 
 BASELINE = "1 (baseline)"
-BETTER, WORSE, EVEN = "better", "worse", "even"
+BETTER, WORSE, EVEN, UNDECIDED = "better", "worse", "even", "undecided"
+EVEN_WITHIN = 0.1
+"""Half width by middle up to which an interval that holds 1 says that nothing differs.
+
+The true ratio is then at most a fifth from 1; a wider one may hide a difference that matters.
+"""
 NOISY, NOT_NARROW, INCOMPLETE = "noisy", "not narrow", "incomplete"
-UNREADABLE = "latencies unreadable"
+DAMAGED = "damaged"
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p999": 99.9, "most": 100.0}
 
 
@@ -29,8 +34,9 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p999": 99.9, "most": 100.0}
 class Row:
     """One way of one comparison: texts to show, "" where nothing was measured, and raw numbers.
 
-    `verdict` and `busy_verdict` are "better", "worse", "even" (the interval holds 1) or "" (the
-    baseline, or no ratio). Raw numbers are seconds or operations a second.
+    `verdict` and `busy_verdict` are "better", "worse", "even", "undecided" (the interval
+    holds 1, and is too wide for "even") or "" (the baseline, or no ratio). Raw
+    numbers are seconds or operations a second.
     """
 
     suite: str
@@ -111,14 +117,27 @@ def columns(rows: Iterable[Row]) -> dict[str, list[str]]:
 
 def marks(comparison: ComparisonResult) -> tuple[str, ...]:
     """Return why the figures of a comparison deserve doubt, in a word or two each."""
-    unreadable = any(way.latencies and latencies(way) is None for way in comparison.ways)
     doubts = {
         INCOMPLETE: not comparison.complete,
         NOISY: bool(comparison.noise.notes),
-        NOT_NARROW: not comparison.narrow,
-        UNREADABLE: unreadable,
+        DAMAGED: bool(damage(comparison)),
+        NOT_NARROW: comparison.complete and not comparison.narrow,
     }
     return tuple(word for word, holds in doubts.items() if holds)
+
+
+def damage(comparison: ComparisonResult) -> list[str]:
+    """Say what of a comparison cannot be, or cannot be read; a report leaves it out."""
+    words = []
+    if all(way.name != comparison.baseline for way in comparison.ways):
+        words.append(f"none of its ways is its baseline, {comparison.baseline!r}")
+    for way in comparison.ways:
+        rounds, good = len(way.rounds), len(round_figures(comparison.figure, way.rounds))
+        if good < rounds:
+            words.append(f"{way.name}: {rounds - good} of {rounds} rounds have no figure, left out")
+        if way.latencies and latencies(way) is None:
+            words.append(f"{way.name}: latencies cannot be read or are none, left out")
+    return words
 
 
 def round_figures(kind: str, rounds: Iterable[Round]) -> list[float]:
@@ -147,11 +166,12 @@ def latencies(way: WayResult) -> Histogram | None:
 
 
 def verdict(interval: Interval | None, *, more_is_better: bool) -> str:
-    """Say what a ratio to the baseline means: better, worse, or even if its interval holds 1."""
+    """Say what a ratio to the baseline means; if its interval holds 1, whether that is sure."""
     if interval is None:
         return ""
     if interval.low <= 1 <= interval.high:
-        return EVEN
+        narrow = interval.high - interval.low <= 2 * EVEN_WITHIN * interval.middle
+        return EVEN if narrow else UNDECIDED
     return BETTER if (interval.low > 1) == more_is_better else WORSE
 
 

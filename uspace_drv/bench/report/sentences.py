@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from uspace_drv.bench.report import units
-from uspace_drv.bench.report.rows import INCOMPLETE, NOT_NARROW, UNREADABLE, marks, verdict
+from uspace_drv.bench.report.rows import INCOMPLETE, NOT_NARROW, damage, marks, verdict
 from uspace_drv.bench.results import ComparisonResult, Interval, Ratio, Results, SuiteResult
 from uspace_drv.bench.suite import Figure
 
@@ -21,9 +21,13 @@ WHAT = {
 }
 MARK_NOTES = {
     INCOMPLETE: "interrupted before it was done",
-    NOT_NARROW: "the time was up before the intervals were as narrow as asked",
-    UNREADABLE: "some latencies in the file are damaged and left out",
+    NOT_NARROW: "intervals not narrow yet",
 }
+
+QUOTIENT = (
+    "Ratios are medians of the rounds' ratios, so they may differ from the quotient of two figures."
+)
+"""Stands under tables."""
 
 METHOD = (
     "Every comparison runs its ways by turns on one machine, forth and back, round by round, after"
@@ -31,7 +35,8 @@ METHOD = (
     "Each round gives a ratio: the figure of a way over that of the baseline in the same round."
     " The ratio shown is the median of them; its interval holds it with 95 % confidence (bootstrap"
     " over rounds).",
-    '"Better" and "worse" are said only where the interval leaves 1 out; else it is "even".'
+    '"Better" and "worse" are said only where the interval leaves 1 out; else it is "even",'
+    ' or "undecided" where the interval is wider than a tenth of its middle to each side.'
     " Above 1 is better for rates, below 1 for times and processor time.",
     "Figures are medians over rounds. p50 to max are of all latencies of all rounds together.",
     "CPU is the busy time of all processors of the machine for each operation, interrupts and"
@@ -63,8 +68,23 @@ def missing(results: Results) -> list[str]:
 
 def doubts(comparison: ComparisonResult) -> list[str]:
     """Say why the figures of a comparison deserve doubt; the notes on noise first."""
-    words = [MARK_NOTES[mark] for mark in marks(comparison) if mark in MARK_NOTES]
-    return [*comparison.noise.notes, *words]
+    found = marks(comparison)
+    return [
+        *comparison.noise.notes,
+        *([MARK_NOTES[INCOMPLETE]] if INCOMPLETE in found else []),
+        *(f"damaged: {each}" for each in damage(comparison)),
+        *([MARK_NOTES[NOT_NARROW]] if NOT_NARROW in found else []),
+    ]
+
+
+def damages(results: Results) -> list[str]:
+    """Say what of a file is damaged, and where in it."""
+    return [
+        f"{suite.name}, {comparison.name}: damaged: {each}"
+        for suite in results.suites
+        for comparison in suite.comparisons
+        for each in damage(comparison)
+    ]
 
 
 def suite_sentence(suite: SuiteResult) -> str:

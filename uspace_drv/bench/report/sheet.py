@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from textwrap import wrap
 from typing import cast
 
 from matplotlib.figure import Figure, SubFigure
@@ -19,7 +20,9 @@ __all__ = ["DARK", "LIGHT", "sheet_png"]
 MOST = 16
 """Plots that a picture has room for; the page has all."""
 LINE = 190
-"""Characters of the lines over the plots."""
+"""Characters of the lines over the plots; longer ones go on below."""
+TITLE = 120
+"""Characters of the line on top, which is larger."""
 DPI = 110
 
 
@@ -27,7 +30,7 @@ def sheet_png(results: Results, theme: Theme) -> bytes:
     """Return a PNG file with the plots of all suites, title, machine and doubts above them."""
     found = [[(suite.name, panel) for panel in panels(suite)] for suite in results.suites]
     rows = _rows(found)
-    head = _head(results, sum(map(len, found)))
+    head = _head(results, rows, sum(map(len, found)))
     heights = [
         0.35 + 0.2 * len(head),
         *(max(panel.height for _, panel in row) + 0.3 for row in rows),
@@ -59,15 +62,16 @@ def _rows(found: list[list[tuple[str, Panel]]]) -> list[list[tuple[str, Panel]]]
 
 def _top(place: SubFigure, height: float, most: float) -> SubFigure:
     """Return as much of a place as a plot needs, when its neighbour needs more."""
-    if height > most - 0.5:
+    if height > most - 0.1:
         return place
     parts = place.subfigures(2, 1, squeeze=False, height_ratios=(height + 0.3, most - height))
     return cast("SubFigure", parts[0][0])
 
 
-def _head(results: Results, panel_count: int) -> list[str]:
+def _head(results: Results, rows: list[list[tuple[str, Panel]]], panel_count: int) -> list[str]:
     """Return the lines above the plots: what ran where, and what is wrong with it."""
-    names = ", ".join(dict.fromkeys(suite.name for suite in results.suites)) or "nothing measured"
+    shown = dict.fromkeys(suite for row in rows for suite, _ in row)
+    names = ", ".join(shown) or "nothing measured"
     noisy = any(each.noise.notes for suite in results.suites for each in suite.comparisons)
     lines = [
         f"uspace bench: {names} ({results.started})",
@@ -77,7 +81,8 @@ def _head(results: Results, panel_count: int) -> list[str]:
         *([f"{panel_count - MOST} more plots are in the report."] if panel_count > MOST else []),
         *(["No plots: nothing was measured that can be drawn."] if not panel_count else []),
     ]
-    return [clean(line, LINE) for line in lines]
+    title, *others = (clean(line, 20 * LINE) for line in lines)
+    return [clean(title, TITLE), *(part for line in others for part in wrap(line, LINE))]
 
 
 def _machine(machine: Machine) -> str:

@@ -49,7 +49,9 @@ class BellProcess:
             numbers = [processor, int(delay * 1e9), *fds, *(place or ())]
             command = [sys.executable, "-I", "-S", str(PROGRAM), *map(str, numbers)]
             self._page = mmap.mmap(page, mmap.PAGESIZE)
-            self._process = subprocess.Popen(command, pass_fds=fds, stderr=subprocess.PIPE)
+            self._process = subprocess.Popen(
+                command, pass_fds=fds, stderr=subprocess.PIPE, start_new_session=True
+            )
         except BaseException:
             self._orders.close()
             raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import signal
 import socket
 import sys
 import time
@@ -70,5 +69,4 @@ def pause(delay: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other end, which closes
     main(sys.argv[1:])

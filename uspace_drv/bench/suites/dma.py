@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from uspace_drv.backends.virtual import VirtualDevice
 from uspace_drv.bench.floor import compile_floor, timed_loop
-from uspace_drv.bench.lending import open_lent
+from uspace_drv.bench.lending import open_lent, refuse_model
 from uspace_drv.bench.setting import Setting
 from uspace_drv.bench.suite import Comparison, GuestMachine, Suite, Way
 from uspace_drv.bench.ways import repeat, statement
@@ -127,6 +127,7 @@ def _taking(setting: Setting, device: Device, size: int) -> Comparison:
 
 def _through_kernel(setting: Setting, address: str) -> Iterator[Comparison]:
     """Each way in turn; one that this machine does not have is skipped, unless it was asked for."""
+    refuse_model(address)
     with tempfile.TemporaryDirectory() as folder:
         library = _library(setting, Path(folder))
         for via in (setting.via,) if setting.via else VIAS:

@@ -31,7 +31,7 @@ def echo(processor: int, spin: float) -> Iterator[Channel]:
         with far:
             numbers = map(str, (processor, far.fileno(), spin))
             command = [sys.executable, "-P", str(PROGRAM), *numbers]
-            process = subprocess.Popen(command, pass_fds=[far.fileno()])
+            process = subprocess.Popen(command, pass_fds=[far.fileno()], start_new_session=True)
         try:
             yield channel
         finally:

@@ -7,7 +7,6 @@ with its client.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from contextlib import suppress
 
@@ -37,5 +36,4 @@ def serve(channel: Channel, spin: float) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other end, which closes
     main(sys.argv[1:])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from uspace_drv.attachment import attach
 from uspace_drv.backends.vfio import VfioDevice
+from uspace_drv.bench.lending import refuse_model
 from uspace_drv.bench.suites.bell import BellProcess
 from uspace_drv.bench.suites.processors import Place
 from uspace_drv.driver import Driver
@@ -70,7 +71,8 @@ class OpenEdu:
 
 
 def is_edu(address: str) -> bool:
-    """Whether that function is one."""
+    """Whether that function is one; `NoDevice` for a model or a mistyped address."""
+    refuse_model(address)
     ids = PciBus().function(PciAddress.parse(address)).ids
     return any(each.matches(ids) for each in InterruptingEdu.id_table)
 

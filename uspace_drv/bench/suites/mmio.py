@@ -236,7 +236,8 @@ def _harmless_register(address: str, identity: Identity) -> int:
             return offset
     raise UnsupportedError(
         f"{address}: is {identity}; reading a register of a device may have effects, so this suite"
-        " reads only those of edu (1234:11e8) and pci-testdev (1b36:0005)"
+        " reads only those of edu (1234:11e8) and pci-testdev (1b36:0005); without --device it"
+        " measures a model"
     )
 
 
