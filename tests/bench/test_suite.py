@@ -16,7 +16,7 @@ def test_a_sample_has_one_figure_of_each_kind() -> None:
 
 
 def test_a_latency_where_none_was_measured_is_refused() -> None:
-    with pytest.raises(LayoutError, match="has a way whose sample has none"):
+    with pytest.raises(LayoutError, match="has no latency"):
         Sample(operations=1, seconds=1.0).figure(Figure.LATENCY)
 
 

@@ -61,7 +61,7 @@ def figure_of(measured: Round, figure: str) -> float:
 
     A round that has none, or one that cannot be, is a `LayoutError`.
     """
-    value = _figure(measured, kind_of(figure))
+    value = kind_of(figure).of(measured.operations, measured.seconds, measured.median)
     if value is None or not 0 < value < float("inf"):
         raise LayoutError(
             f"a round without a {figure}: {measured.operations} operations in"
@@ -116,16 +116,6 @@ def _busy_ratio(way: WayResult, baseline: WayResult) -> Interval | None:
             return None
         found.append(own / other)
     return interval(found)
-
-
-def _figure(measured: Round, figure: Figure) -> float | None:
-    if figure is Figure.LATENCY:
-        return measured.median
-    if measured.operations <= 0 or measured.seconds <= 0:
-        return None
-    if figure is Figure.TIME:
-        return measured.seconds / measured.operations
-    return measured.operations / measured.seconds
 
 
 def _medians(values: Sequence[float], chance: np.random.Generator) -> NDArray[np.float64]:

@@ -35,6 +35,17 @@ class Figure(StrEnum):
         """Whether a ratio above 1 is a gain."""
         return self is Figure.RATE
 
+    def of(self, operations: int, seconds: float, latency: float | None) -> float | None:
+        """Return it, in seconds or operations a second; None where it was not measured.
+
+        `latency` is the median, in seconds.
+        """
+        if self is Figure.LATENCY:
+            return latency
+        if operations <= 0 or seconds <= 0:
+            return None
+        return seconds / operations if self is Figure.TIME else operations / seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -54,15 +65,13 @@ class Sample:
     def figure(self, figure: Figure) -> float:
         """Return the one number that is compared, in seconds or operations a second.
 
-        A latency where none was measured is a `LayoutError`: the suite contradicts itself.
+        One that was not measured is a `LayoutError`: the suite contradicts itself.
         """
-        if figure is Figure.TIME:
-            return self.seconds / self.operations
-        if figure is Figure.RATE:
-            return self.operations / self.seconds
-        if self.latencies is None:
-            raise LayoutError("a comparison of latencies has a way whose sample has none")
-        return self.latencies.percentile(50) / 1e9
+        latency = self.latencies.percentile(50) / 1e9 if self.latencies is not None else None
+        value = figure.of(self.operations, self.seconds, latency)
+        if value is None:
+            raise LayoutError(f"a sample has no {figure}, which is what is compared")
+        return value
 
 
 Way: TypeAlias = Callable[[], Sample]

@@ -19,7 +19,7 @@ from uspace_drv.bench.report.plots import (
     draw_lines,
     draw_ratios,
 )
-from uspace_drv.bench.report.rows import busy_each, latencies, round_figures
+from uspace_drv.bench.report.rows import busy_by_round, latencies, round_figures
 from uspace_drv.bench.report.theme import Theme
 from uspace_drv.bench.results import ComparisonResult, Interval, Ratio, SuiteResult
 from uspace_drv.bench.statistics import interval
@@ -175,7 +175,7 @@ def _busy_panels(
 
 
 def _busy_bars(comparison: ComparisonResult, numbers: dict[str, int]) -> list[Bar]:
-    counted = [(way.name, busy_each(way.rounds)) for way in comparison.ways]
+    counted = [(way.name, busy_by_round(way.rounds)) for way in comparison.ways]
     bars = [
         Bar(label=name, number=numbers[name], value=median(busy))
         for name, busy in counted

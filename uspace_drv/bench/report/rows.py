@@ -150,12 +150,12 @@ def round_figures(kind: str, rounds: Iterable[Round]) -> list[float]:
     return found
 
 
-def busy_each(rounds: Iterable[Round]) -> list[float]:
+def busy_by_round(rounds: Iterable[Round]) -> list[float]:
     """Return the machine's processor seconds for each operation, by round where it was counted."""
     return [r.busy / r.operations for r in rounds if r.busy is not None and r.operations > 0]
 
 
-def own_each(rounds: Iterable[Round]) -> list[float]:
+def own_by_round(rounds: Iterable[Round]) -> list[float]:
     """Return the process's own processor seconds for each operation, by round."""
     return [r.own / r.operations for r in rounds if r.own is not None and r.operations > 0]
 
@@ -186,7 +186,7 @@ def _decoded(text: str) -> Histogram | None:
 
 def _row(suite: str, comparison: ComparisonResult, way: WayResult) -> Row:
     value = _middle(round_figures(comparison.figure, way.rounds))
-    busy, own = _middle(busy_each(way.rounds)), _middle(own_each(way.rounds))
+    busy, own = _middle(busy_by_round(way.rounds)), _middle(own_by_round(way.rounds))
     percentiles = _percentiles(way)
     ratio = next((each for each in comparison.ratios if each.way == way.name), None)
     return Row(
