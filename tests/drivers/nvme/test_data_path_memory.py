@@ -25,6 +25,7 @@ from tests.drivers.nvme.data_path_host import (
     until,
 )
 from uspace_drivers.nvme.model.rings.data_path import DataPath
+from uspace_drivers.nvme.model.rings.native_rings import Event, Handlers, NativeRings
 from uspace_drv import DeviceGone, Iova
 from uspace_drv.native import Window, faults
 from uspace_drv.vfiouser.numbers import UnmapFlag
@@ -97,18 +98,19 @@ def test_the_client_takes_the_shadow_doorbells_away_between_two_runs(
 ) -> None:
     """A command for Python is pending when it does: its completion looks at no doorbell of them."""
     with native(shadow=True) as one:
-        guest, real = guest_of(one), one.model.quiesce
+        guest, rings = guest_of(one), one.model.rings
+        assert isinstance(rings, NativeRings)
         show(guest, file, size=2 * PAGE)
-        one.model.rings.use_shadow(GUEST, GUEST + PAGE)
-        inside, go = threading.Event(), threading.Event()
+        rings.use_shadow(GUEST, GUEST + PAGE)
+        inside, go, real = threading.Event(), threading.Event(), rings._react
 
-        def slow() -> object:
-            if "data path" in threading.current_thread().name:
+        def slow(event: int, handlers: Handlers, path: DataPath) -> None:
+            if event & Event.COMMAND:  # the level of the admin queue may be lowered before
                 inside.set()
                 assert go.wait(10)
-            return real()
+            real(event, handlers, path)
 
-        monkeypatch.setattr(one.model, "quiesce", slow)
+        monkeypatch.setattr(rings, "_react", slow)
         one.write(DATA - 12 * PAGE, command(9, id=3, nsid=1, prp1=DATA, cdw11=4))
         os.pwrite(file, struct.pack("<I", 1), 8)
         assert inside.wait(10)
