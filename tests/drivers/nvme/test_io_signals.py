@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.drivers.nvme.data_path_host import until
 from uspace_drivers.nvme import Nvme, NvmeModel
 from uspace_drivers.nvme.control import life_cycle
 from uspace_drivers.nvme.engine.queue import QueuePair
@@ -26,9 +27,10 @@ from uspace_drivers.nvme.storage.namespace import Namespace
 from uspace_drv import attach
 
 LATENCY = 0.1
-"""Seconds of a command: long enough for the signal to come first."""
+"""Seconds of a command, where a test holds the device's clock until the signals have come."""
 
 SOON = 0.02
+PATIENCE = 10.0
 RINGS = ["python", "native"]
 
 
@@ -41,14 +43,20 @@ class Alarm:
 
     def __init__(self) -> None:
         self._quiet = threading.Event()
+        self._heard = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def set(self, seconds: float = SOON, times: int = 1) -> None:
-        """Do so `times` times, every `seconds` seconds."""
-        self.end()
-        self._quiet.clear()
-        self._thread = threading.Thread(target=self._ring, args=(seconds, times))
-        self._thread.start()
+    def set(self, seconds: float) -> None:
+        """Do so in that many seconds."""
+        self._start(lambda: self._ring_in(seconds))
+
+    def set_for(self, model: NvmeModel, times: int = 1, commands: int = 1) -> None:
+        """Do so while that many commands are in the model, whose clock is held; then let them end.
+
+        However slow the machine is, the signal comes before the answer and after the command.
+        """
+        model.clock.freeze()
+        self._start(lambda: self._ring_in_flight(model, times, commands))
 
     def end(self) -> None:
         """Raise nothing more."""
@@ -56,27 +64,57 @@ class Alarm:
         if self._thread is not None:
             self._thread.join()
 
-    def _ring(self, seconds: float, times: int) -> None:
-        main = threading.main_thread().ident
-        assert main is not None
+    def stop(self, _: int, frame: FrameType | None) -> None:
+        """Raise it; a little later where it would leave the coverage tool's lock taken for good."""
+        if frame is not None and "coverage" in Path(frame.f_code.co_filename).parts:
+            threading.Timer(0.001, ring).start()
+            return
+        self._heard.set()
+        if not self._quiet.is_set():
+            raise Stop
+
+    def _start(self, ring: Callable[[], object]) -> None:
+        self.end()
+        self._quiet.clear()
+        self._thread = threading.Thread(target=ring)
+        try:
+            self._thread.start()
+        except Stop:  # it rang before `start` had returned: a busy machine
+            self._thread.join()
+            raise
+
+    def _ring_in(self, seconds: float) -> None:
+        if not self._quiet.wait(seconds):
+            ring()
+
+    def _ring_in_flight(self, model: NvmeModel, times: int, commands: int) -> None:
+        until(lambda: in_flight(model) >= commands, "commands in the model")
         for _ in range(times):
-            if not self._quiet.wait(seconds):
-                signal.pthread_kill(main, signal.SIGUSR1)
+            if self._quiet.wait(SOON):  # until then it has rung, and waits
+                break
+            self._heard.clear()
+            ring()
+            assert self._heard.wait(PATIENCE)
+        model.clock.advance(LATENCY)
 
 
-def stop(_: int, frame: FrameType | None) -> None:
-    """Raise it; a little later where it would leave the coverage tool's own lock taken for good."""
-    if frame is not None and "coverage" in Path(frame.f_code.co_filename).parts:
-        main = threading.main_thread().ident
-        threading.Timer(0.001, signal.pthread_kill, (main, signal.SIGUSR1)).start()
-        return
-    raise Stop
+def ring() -> None:
+    """Signal the main thread."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGUSR1)
+
+
+def in_flight(model: NvmeModel) -> int:
+    """Commands that the model has and has not answered, but for those of the admin queue."""
+    with model.quiesce():
+        return sum(queue > 0 for queue, _ in model.execution._pending)
 
 
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:
     made = Alarm()
-    before = signal.signal(signal.SIGUSR1, stop)
+    before = signal.signal(signal.SIGUSR1, made.stop)
     yield made
     made.end()
     signal.signal(signal.SIGUSR1, before)
@@ -131,12 +169,12 @@ def test_nothing_is_in_flight_afterwards(
         namespace = nvme.namespaces[1].on(pair)
         with nvme.memory.alloc("u1", 4096) as memory:
             generation = nvme.controller.generation
-            alarm.set(times=times)
+            alarm.set_for(model, times)
             with pytest.raises(Stop):
-                way(namespace, pair, memory)
-            alarm.end()
+                until_quiet(alarm, lambda: way(namespace, pair, memory))
             assert not pair.in_flight
             assert nvme.controller.generation == generation or times > 1
+        model.execution.latency = 0.0
         namespace.write(3, bytes(512))
         assert not namespace.read(3, 1).any()
     assert not [each for each in model.complaints if "reset" not in each]
@@ -151,21 +189,22 @@ def test_a_command_that_never_ends_is_ended(rings: str, alarm: Alarm) -> None:
         pair.timeout = 30.0
         model.faults.add(Fault(Action.DROP, opcode=Opcode.READ))
         namespace = nvme.namespaces[1].on(pair)
-        alarm.set(times=2)
+        alarm.set_for(model, times=2)
         with pytest.raises(Stop):
-            namespace.read(0, 1)
+            until_quiet(alarm, lambda: namespace.read(0, 1))
         assert not pair.in_flight
         assert not namespace.read(0, 1).any()
 
 
 @pytest.mark.parametrize("rings", RINGS)
 def test_other_commands_of_the_queue_are_answered(rings: str, alarm: Alarm) -> None:
-    with attach(a_model(rings), Nvme) as nvme:
+    model = a_model(rings)
+    with attach(model, Nvme) as nvme:
         pair = nvme.queue(4, polled=True)
         namespace = nvme.namespaces[1].on(pair)
         with nvme.memory.alloc("u1", 4096) as memory:
+            alarm.set_for(model, commands=2)
             pair.submit(namespace.requests(Opcode.READ, [5], 1, memory.iova))
-            alarm.set()
             with pytest.raises(Stop):
                 namespace.read(0, 1, memory.array[512:1024])
             assert pair.poll(1, 1.0)["tag"].tolist() == [0]
@@ -210,6 +249,14 @@ def test_at_any_moment(alarm: Alarm) -> None:
         for seconds in chance.uniform(0.0003, 0.006, 100):
             assert storm(lambda: namespace.read(0, 1), alarm, float(seconds))
             assert not pair.in_flight
+
+
+def until_quiet(alarm: Alarm, work: Callable[[], object]) -> None:
+    """Work, and hear no signal afterwards: the last of them may come when the work is over."""
+    try:
+        work()
+    finally:
+        alarm.end()
 
 
 def storm(work: Callable[[], object], alarm: Alarm, seconds: float) -> bool:
