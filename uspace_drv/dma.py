@@ -24,7 +24,7 @@ from uspace_drv.dma_memory import (
 from uspace_drv.errors import ClosedError, HostError, RegisterValueError, UnsupportedError
 from uspace_drv.huge_pages import HUGE_PAGE
 from uspace_drv.iova import IovaAllocator
-from uspace_drv.native import DmaMapping, DmaTable, read_barrier, write_barrier
+from uspace_drv.native import DmaMapping, DmaTable, full_barrier, read_barrier, write_barrier
 from uspace_drv.port import Direction, DmaCalls, DmaSpace, HasDmaCalls, Iova
 
 # numpy takes as long to load as all the rest, and who serves a model needs no arrays.
@@ -51,8 +51,15 @@ def publish(doorbell: Doorbell[T], value: T) -> None:
     doorbell.write(value)
 
 
-def collect(read_index: Callable[[], T]) -> T:
-    """Read an index, and nothing that comes after this call before it."""
+def collect(read_index: Callable[[], T], *, after_stores: bool = False) -> T:
+    """Read an index, and nothing that comes after this call before it.
+
+    `after_stores`: nor the index before all that was stored ahead of this call is seen by others.
+    A driver that has asked in memory to be interrupted, and looks once more before it sleeps, needs
+    that: else device and driver could each look before they see what the other has stored.
+    """
+    if after_stores:
+        full_barrier()
     found = read_index()
     read_barrier()
     return found
@@ -158,7 +165,8 @@ class Dma(DmaTable[DmaBuffer]):
         memory, page = self._memory(size, huge_pages)
         array = np.ndarray(shape, item, memory)
         self._require_direction(direction)
-        # All of a huge page is its buffer's own; only so can it be mapped as one.
+        # All of a huge page is its buffer's own; only so can it be mapped as one, at an IOVA that
+        # is as far into a huge page as the memory (`IovaAllocator.alloc`).
         shown = array.nbytes if page == self._page else len(memory)
         return self._map_checked(
             array, direction, array.ctypes.data, array.nbytes, shown, page, None
@@ -186,7 +194,7 @@ class Dma(DmaTable[DmaBuffer]):
             return self._space.map_file(fd, offset, size, iova, direction)
 
         try:
-            return self._map_checked(array, direction, 0, size, size, self._page, by_file)
+            return self._map_checked(array, direction, offset, size, size, self._page, by_file)
         except UnsupportedError:
             if array is None:
                 raise

@@ -78,17 +78,22 @@ def huge_page_advice(size: int) -> str:
 def map_file_here(fd: int, offset: int, size: int, name: str) -> npt.NDArray[np.uint8] | None:
     """See a file's memory in this process, as bytes; None where the file cannot be mapped.
 
-    Raises `HostError` for a descriptor that is not open, `RegisterValueError` for more bytes than
-    a regular file or memfd has.
+    Huge pages are mapped whole, because the kernel unmaps nothing less. Raises `HostError` for a
+    descriptor that is not open, `RegisterValueError` for more bytes than a regular file or memfd
+    has.
     """
     import numpy as np  # noqa: PLC0415 - see above
 
     try:
-        os.fstat(fd)
+        file = os.fstat(fd)
     except OSError as error:
         raise HostError(f"{name}: file descriptor {fd}: {error.strerror}", cause=error) from error
+    page = file.st_blksize if file.st_blksize % mmap.PAGESIZE == 0 else mmap.PAGESIZE
+    inside, end = offset % page, offset + size
+    end = max(end, min(-(-end // page) * page, file.st_size))
     try:
-        return np.frombuffer(mmap.mmap(fd, size, offset=offset), np.uint8)
+        memory = mmap.mmap(fd, end - (offset - inside), offset=offset - inside)
+        return np.frombuffer(memory, np.uint8, size, inside)
     except OSError:
         return None
     except ValueError as error:

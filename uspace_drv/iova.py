@@ -27,13 +27,15 @@ class IovaAllocator(IovaTable):
         self._name = name
         self._reach = reach
 
-    def alloc(self, size: int, alignment: int = 1) -> Iova:
+    def alloc(self, size: int, address: int = 0) -> Iova:
         """The start of `size` bytes (a multiple of the page) that nobody has.
 
-        `alignment` is a power of two, in bytes: a huge page can be mapped as one where its IOVA
-        is a multiple of its size. Raises `HostError` where no gap is large enough.
+        They are for memory at `address` (in this process, or in a file; a multiple of the page).
+        An IOMMU can map a huge page of it as one only where its IOVA is a multiple of its size; so
+        the place lies as far into 1 GiB or 2 MiB as the address, where whole ones can be in the
+        memory and there is room. Raises `HostError` where no gap is large enough.
         """
-        found = self.take(size, alignment)
+        found = self.take(size, address)
         return self.refuse(size) if found is None else Iova(found)
 
     def refuse(self, size: int) -> NoReturn:

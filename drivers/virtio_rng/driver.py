@@ -9,11 +9,13 @@ from uspace_drivers.virtio_rng.transport import Transport
 from uspace_drivers.virtio_rng.virtqueue import Virtqueue
 from uspace_drv import (
     Deadline,
+    DeviceGone,
     DeviceTimeout,
     Driver,
     IrqKind,
     PciId,
     RegisterValueError,
+    UspaceError,
     publish,
 )
 from uspace_drv.verbs import Size
@@ -36,11 +38,11 @@ class VirtioRng(Driver):
         self.transport = Transport(self.device)
         self.common = self.transport.common
         self._reset_device()
-        self.common.device_status.write(acknowledge=True)
-        self.common.device_status.update(driver=True)
-        self._agree_on_features()
-        self._set_up_queue()
-        self.common.device_status.update(driver_ok=True)
+        try:
+            self._bring_up()
+        except BaseException as error:  # whatever it is, and a signal's handler may raise, too
+            self._say_failed(error)
+            raise
 
     def remove(self) -> None:
         """Reset it, which ends all that it does, and take its memory back."""
@@ -67,7 +69,7 @@ class VirtioRng(Driver):
                 if found:  # a device may give one byte at a time
                     self._check_time(deadline)
                 self._ask_for(count - len(found))
-                found += self.queue.collect() or self._wait(deadline, polled)
+                found += self.queue.collect(after_stores=True) or self._wait(deadline, polled)
         return bytes(found[:count])
 
     def self_test(self) -> None:
@@ -128,6 +130,22 @@ class VirtioRng(Driver):
         """Reset it: it holds no memory of ours any more once it reads 0 (section 4.1.4.3.1)."""
         self.common.device_status.write(DeviceStatus())
         self.common.device_status.wait(DeviceStatus(), timeout=1.0)
+
+    def _bring_up(self) -> None:
+        self.common.device_status.write(acknowledge=True)
+        self.common.device_status.update(driver=True)
+        self._agree_on_features()
+        self._set_up_queue()
+        self.common.device_status.update(driver_ok=True)
+
+    def _say_failed(self, error: BaseException) -> None:
+        """Let the device know that there is no going on before a reset (section 3.1.1)."""
+        if isinstance(error, DeviceGone):
+            return
+        try:
+            self.common.device_status.update(failed=True)
+        except UspaceError as failure:
+            error.add_note(f"and it could not be told so: {failure}")
 
     def _agree_on_features(self) -> None:
         offered = 0

@@ -25,7 +25,7 @@ from uspace_drivers.virtio_rng.registers import (
     StructureType,
     UsedEntry,
 )
-from uspace_drv import DeviceError, IrqKind, NoDevice, ro, wo
+from uspace_drv import DeviceError, IrqKind, NoDevice, collect, ro, wo
 from uspace_drv.models import Bar, DeviceModel, PciIdentity, VendorSpecific, on_read, on_write
 
 BAR = 0
@@ -193,7 +193,9 @@ class VirtioRngModel(DeviceModel):
         while self.next_offered != index:
             self.fill(self.take_offered())
         self.publish()
-        if not self.offered_word(RingHeader.flags.offset) & NO_NOTICE:
+        # The driver stores its wish and then looks at the index: one of both sees the other's.
+        wish = collect(lambda: self.offered_word(RingHeader.flags.offset), after_stores=True)
+        if not wish & NO_NOTICE:
             self.interrupt(self.get(RngRegisters.queue_msix_vector), Isr(queue_interrupt=True))
 
     def fill(self, head: int) -> None:

@@ -54,7 +54,11 @@ class Virtqueue:
         self._index[0] = index
 
     def want_interrupts(self, wanted: bool) -> None:
-        """Ask the device to interrupt, or not to: a hint, it may do either."""
+        """Ask the device to interrupt, or not to: a hint, it may do either.
+
+        Before it is waited for, `collect` once more with `after_stores`: the device may have been
+        ahead of the wish (section 2.7.14).
+        """
         self._flags[0] = 0 if wanted else NO_NOTICE
 
     def offer(self, length: int) -> bool:
@@ -71,9 +75,12 @@ class Virtqueue:
         publish(self, self._next_offered)
         return True
 
-    def collect(self) -> bytes:
-        """Take what the device has written, and its buffers back; empty if that is nothing."""
-        index = collect(lambda: int(self._used_index[0]))
+    def collect(self, *, after_stores: bool = False) -> bytes:
+        """Take what the device has written, and its buffers back; empty if that is nothing.
+
+        `after_stores`: look when it has seen all that was written before (`want_interrupts`).
+        """
+        index = collect(lambda: int(self._used_index[0]), after_stores=after_stores)
         count = (index - self._next_used) & 0xFFFF
         if count > len(self._lengths):
             raise DeviceError(

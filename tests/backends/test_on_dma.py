@@ -18,6 +18,7 @@ from uspace_drv import Direction, HostError, UnsupportedError
 from uspace_drv.backends.vfio.container import Container, locked_memory
 from uspace_drv.device import Device
 from uspace_drv.dma import Dma
+from uspace_drv.huge_pages import map_huge_pages
 from uspace_drv.port import HasDmaCalls, Iova
 from uspace_drv.testing import Target
 
@@ -118,6 +119,20 @@ def test_huge_pages(edu: Edu, dma: Dma) -> None:
     buffer.close()
     del buffer
     assert free_huge_pages() == free
+
+
+def test_an_array_lies_in_huge_pages_as_in_memory(edu: Edu, dma: Dma) -> None:
+    """So that the IOMMU may map them as they are; the device sees each byte where it is."""
+    if free_huge_pages() < 3:
+        pytest.skip("fewer than 3 huge pages are free: boot the guest with --hugepages")
+    array = np.frombuffer(map_huge_pages(3 * HUGE), np.uint8)[3 * PAGE :]
+    dma.alloc(np.uint8).close()
+    with dma.map(array) as buffer:
+        assert (buffer.iova - array.ctypes.data) % HUGE == 0
+        for offset in (0, HUGE - 3 * PAGE, 2 * HUGE, array.nbytes - len(SECRET)):
+            write_by(edu, buffer.at(offset))
+            assert array[offset : offset + len(SECRET)].tobytes() == SECRET
+            assert read_by(edu, buffer.at(offset)) == SECRET
 
 
 def test_too_few_huge_pages_are_said_and_replaced(

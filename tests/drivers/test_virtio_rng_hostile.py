@@ -13,10 +13,13 @@ from uspace_drivers.virtio_rng.model import MOST_BYTES
 from uspace_drivers.virtio_rng.registers import (
     DescriptorFlags,
     DeviceStatus,
+    Feature,
+    Isr,
     RingHeader,
     StructureType,
     UsedEntry,
 )
+from uspace_drivers.virtio_rng.virtqueue import Virtqueue
 from uspace_drv import DeviceError, DeviceTimeout, IrqKind, attach
 from uspace_drv.models import VendorSpecific, on_read
 
@@ -71,6 +74,47 @@ def test_a_byte_at_a_time_does_not_put_the_deadline_off(polled: bool) -> None:
         with pytest.raises(DeviceTimeout, match=r"rng: too few random bytes within 0\.010 s"):
             rng.read(200_000, 0.01, polled=polled)
         assert time.monotonic() - start < 2
+
+
+class Unheard(VirtioRngModel):
+    """It answers in the very moment in which the driver's wish for an interrupt is not yet seen."""
+
+    def serve(self) -> None:
+        """Wait for the moment."""
+
+    def answer(self) -> None:
+        """Fill all buffers, and interrupt nobody."""
+        if self.get(RngRegisters.device_status).driver_ok:
+            super().serve()
+
+    def interrupt(self, vector: int, isr: Isr) -> None:
+        """As the flag said before."""
+
+
+def test_a_wish_for_interrupts_is_seen_before_the_last_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Section 2.7.14: the flag is stored, then all is looked through once more, then one sleeps.
+
+    Between the two there is a full barrier: a processor may look before others see its store.
+    """
+    model = Unheard("rng")
+    with attach(model, VirtioRng) as rng:
+        with pytest.raises(DeviceTimeout):
+            rng.read(16, timeout=0.0, polled=True)
+        monkeypatch.setattr("uspace_drv.dma.full_barrier", model.answer)
+        assert len(rng.read(16, timeout=0.5)) == 16
+
+
+def test_the_device_looks_for_the_wish_when_its_index_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other half: it stores the index, then it looks whether to interrupt."""
+    with attach(VirtioRngModel("rng"), VirtioRng, irq_kind=IrqKind.MSIX) as rng:
+        rng.queue.want_interrupts(False)
+        monkeypatch.setattr("uspace_drv.dma.full_barrier", lambda: rng.queue.want_interrupts(True))
+        offer(rng, 16)
+        rng.done.wait(1.0)
 
 
 class Vectors(VirtioRngModel):
@@ -145,6 +189,87 @@ def test_a_capability_at_the_end_of_configuration_space_is_found() -> None:
         last = max(range(0x40, 0x100, 4), key=lambda at: (rng.device.config.read8(at) == 9, at))
         assert last == 0xF0
         assert len(rng.read(16)) == 16
+
+
+class Plain(VirtioRngModel):
+    """It offers none of the features that the driver needs."""
+
+    offered = Feature(0)
+
+
+class Stubborn(VirtioRngModel):
+    """It agrees on no features."""
+
+    def agrees(self) -> bool:
+        """Nothing is right."""
+        return False
+
+
+class Queueless(VirtioRngModel):
+    """It has no queue."""
+
+    @on_read(RngRegisters.queue_size)
+    def show_size(self) -> int:
+        return 0
+
+
+def statuses_of(model: VirtioRngModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the driver is going to write to the status."""
+    written: list[int] = []
+    write_bar = model.write_bar
+
+    def note(bar: int, offset: int, width: int, value: int) -> None:
+        if offset == RngRegisters.device_status.offset:
+            written.append(value)
+        write_bar(bar, offset, width, value)
+
+    monkeypatch.setattr(model, "write_bar", note)
+    return written
+
+
+@pytest.mark.parametrize(
+    ("model", "last"),
+    [(Plain, 0x83), (Stubborn, 0x83), (Vectors, 0x8B), (FarDoorbell, 0x8B), (Queueless, 0x8B)],
+)
+def test_a_driver_that_gives_up_says_so(
+    model: type[VirtioRngModel], last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Section 3.1.1: where a step goes wrong beyond help, the driver sets FAILED."""
+    device = model("rng")
+    written = statuses_of(device, monkeypatch)
+    with pytest.raises(DeviceError):
+        attach(device, VirtioRng, irq_kind=IrqKind.MSIX)
+    assert (written[0], written[-1]) == (0, last)
+
+
+def test_a_driver_that_is_interrupted_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = VirtioRngModel("rng")
+    written = statuses_of(model, monkeypatch)
+    monkeypatch.setattr(Virtqueue, "__init__", interrupt_this)
+    with pytest.raises(KeyboardInterrupt):
+        attach(model, VirtioRng)
+    assert written[-1] == 0x8B
+
+
+def interrupt_this(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_device_that_cannot_be_told_does_not_hide_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Queueless("rng")
+    write_bar = model.write_bar
+
+    def refuse(bar: int, offset: int, width: int, value: int) -> None:
+        if offset == RngRegisters.device_status.offset and value & 0x80:
+            raise DeviceError("rng: bus error")
+        write_bar(bar, offset, width, value)
+
+    monkeypatch.setattr(model, "write_bar", refuse)
+    with pytest.raises(DeviceError, match="its queue has 0 entries") as raised:
+        attach(model, VirtioRng)
+    assert "and it could not be told so: rng: bus error" in raised.value.__notes__
 
 
 def offer(rng: VirtioRng, length: int, flags: int = DescriptorFlags.WRITE) -> tuple[int, int]:

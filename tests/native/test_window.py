@@ -20,7 +20,7 @@ from uspace_drv.errors import (
     RegisterValueError,
     UnsupportedError,
 )
-from uspace_drv.native import Window, get_include, read_barrier, write_barrier
+from uspace_drv.native import Window, full_barrier, get_include, read_barrier, write_barrier
 
 NAME = "0000:00:04.0 bar 0"
 SIZE = 0x100
@@ -322,4 +322,5 @@ def test_a_closed_window_asks_what_leads_to_the_device_why() -> None:
 def test_barriers_and_header_exist() -> None:
     write_barrier()
     read_barrier()
+    full_barrier()
     assert (Path(get_include()) / "uspace_drv.h").is_file()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.huge_pages import huge_pages
 from tests.unit.specimens import WAIT
 from uspace_drv.dma import Dma, collect, publish
 from uspace_drv.errors import (
@@ -219,6 +220,38 @@ def test_each_dtype_and_shape_is_shown_whole(dma: Dma, iommu: Iommu, dtype: Any)
                 assert (mapping.direction, buffer.array) == (Direction.TO_DEVICE, array)
 
 
+def huge_offset(address: int) -> int:
+    """How far into a huge page."""
+    return address % HUGE_PAGE
+
+
+def test_large_arrays_lie_in_huge_pages_as_their_memory_does(dma: Dma) -> None:
+    """So that an IOMMU can map them by such pages, whether the array was seen before or not."""
+    memory = pages(3 * HUGE_PAGE // PAGE)
+    for start in (0, 0, 5 * PAGE):
+        array = memory[start:]
+        with dma.map(array) as buffer:
+            assert huge_offset(buffer.iova) == huge_offset(array.ctypes.data)
+            assert buffer.page_size == PAGE
+    with dma.alloc(np.uint8, 2 * HUGE_PAGE) as buffer:
+        assert huge_offset(buffer.iova) == huge_offset(buffer.array.ctypes.data)
+
+
+def test_large_parts_of_a_file_lie_in_huge_pages_as_in_the_file(
+    dma: Dma, iommu: Iommu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        iommu, "map_file", lambda _, __, size, iova, way: iommu.map(0, size, iova, way)
+    )
+    fd = os.memfd_create("large")
+    try:
+        os.truncate(fd, 4 * HUGE_PAGE)
+        with dma.map_file(fd, 2 * HUGE_PAGE, 7 * PAGE) as buffer:
+            assert huge_offset(buffer.iova) == 7 * PAGE
+    finally:
+        os.close(fd)
+
+
 class OwnArray(np.ndarray[Any, Any]):
     """A class derived from numpy's."""
 
@@ -258,6 +291,27 @@ def test_file_is_mapped_by_address_where_there_is_no_other_way(
         iommu.write(buffer.at(PAGE), b"seen", "ring")
         assert buffer.array[PAGE : PAGE + 4].tobytes() == b"seen"
     assert os.pread(memfd, 4, 2 * PAGE) == b"seen"
+
+
+@pytest.mark.parametrize(
+    ("size", "offset"), [(PAGE, 0), (2 * PAGE, HUGE_PAGE + PAGE), (2 * HUGE_PAGE, 0)]
+)
+def test_huge_pages_of_a_file(dma: Dma, iommu: Iommu, size: int, offset: int) -> None:
+    """Any pages of them, and afterwards nothing of the file is left in this process."""
+    with huge_pages(2):
+        fd = os.memfd_create("huge", os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+        try:
+            os.ftruncate(fd, 2 * HUGE_PAGE)
+            with dma.map_file(fd, size, offset) as buffer:
+                iommu.write(buffer.at(size - 4), b"seen", "ring")
+                assert (buffer.size, buffer.array.size) == (size, size)
+                assert huge_offset(buffer.array.ctypes.data) == huge_offset(offset)
+            del buffer
+            with mmap.mmap(fd, 2 * HUGE_PAGE) as whole:
+                assert whole[offset + size - 4 : offset + size] == b"seen"
+            assert "memfd:huge" not in Path("/proc/self/maps").read_text(encoding="ascii")
+        finally:
+            os.close(fd)
 
 
 def test_file_is_mapped_by_itself_where_that_can_be(

@@ -13,6 +13,7 @@ from uspace_drv.iova import IovaAllocator
 from uspace_drv.port import Iova, IovaRange
 
 PAGE = 0x1000
+MIB = 1 << 20
 ANYTHING = [IovaRange(0, (1 << 64) - 1)]
 
 
@@ -129,24 +130,105 @@ def test_thousands_of_mappings() -> None:
     assert iovas.count == 0
 
 
-@given(some.lists(some.tuples(sizes, some.integers(0, 4)), min_size=1, max_size=30))
-def test_alignment_larger_than_a_page(plan: list[tuple[int, int]]) -> None:
-    iovas = allocator()
-    spans: list[range] = []
-    for size, power in plan:
-        found = iovas.alloc(size * PAGE, PAGE << power)
-        assert found % (PAGE << power) == 0
-        assert not any(set(range(found, found + size * PAGE, PAGE)) & set(each) for each in spans)
-        spans.append(range(found, found + size * PAGE, PAGE))
+def first_place(free: list[tuple[int, int]], size: int, address: int, unit: int) -> int | None:
+    """The lowest place in `free` (start and end) that is as far into a `unit` as the address."""
+    for start, end in free:
+        place = start + (address - start) % unit
+        if place + size <= end:
+            return place
+    return None
 
 
-def test_alignment_finds_the_only_place() -> None:
-    iovas = allocator(reach=8 * PAGE - 1)
-    assert iovas.alloc(PAGE) == PAGE
-    assert iovas.alloc(4 * PAGE, 4 * PAGE) == 4 * PAGE
-    with pytest.raises(HostError, match="no 0x4000 bytes of IOVA are free"):
-        iovas.alloc(4 * PAGE, 4 * PAGE)
-    assert iovas.alloc(PAGE) == 2 * PAGE
+def gaps(ranges: list[IovaRange], reach: int, taken: dict[int, int]) -> list[tuple[int, int]]:
+    """What is free, as start and end."""
+    found = []
+    for each in ranges:
+        at, end = max(PAGE, each.start), min(each.end, reach) + 1
+        for iova, size in sorted(taken.items()):
+            if at <= iova < end:
+                found.append((at, iova))
+                at = iova + size
+        found.append((at, end))
+    return found
+
+
+def whole_ones(address: int, size: int, unit: int) -> int:
+    """How many units, each at a multiple of its size, are in the memory."""
+    return (address + size) // unit - -(-address // unit)
+
+
+page_counts = some.one_of(
+    sizes, some.sampled_from([511, 512, 513, 1023, 4096, 1 << 18]), some.integers(1, 1 << 19)
+)
+memory = some.tuples(page_counts, some.integers(0, 1 << 20))
+
+
+@given(
+    some.sampled_from([23, 28, 32, 39, 64]),
+    some.sampled_from([0, MIB, 40 * MIB, 3 << 30]),
+    some.lists(some.one_of(memory, some.none()), max_size=40),
+    some.randoms(use_true_random=False),
+)
+def test_huge_pages_lie_as_in_memory_where_they_can(
+    bits: int, hole: int, plan: list[tuple[int, int] | None], luck: object
+) -> None:
+    ranges = [IovaRange(0, 0x7F_FFFF), IovaRange(0x80_0000 + hole, (1 << 64) - 1)]
+    reach = (1 << bits) - 1
+    iovas = allocator(ranges, reach)
+    taken: dict[int, int] = {}
+    for step in plan:
+        if step is None:
+            if taken:
+                iova = luck.choice(sorted(taken))  # type: ignore[attr-defined]
+                iovas.give_back(Iova(iova), taken.pop(iova))
+            continue
+        size, address = step[0] * PAGE, step[1] * PAGE
+        free = gaps(ranges, reach, taken)
+        unit = next(
+            (
+                unit
+                for unit in (1 << 30, 2 * MIB)
+                if whole_ones(address, size, unit) > 0
+                and first_place(free, size, address, unit) is not None
+            ),
+            PAGE,
+        )
+        try:
+            found = iovas.alloc(size, address)
+        except HostError:
+            assert first_place(free, size, 0, PAGE) is None
+            continue
+        assert (found - address) % unit == 0
+        assert any(start <= found and found + size <= end for start, end in free)
+        taken[found] = size
+
+
+@pytest.mark.parametrize(
+    ("size", "address", "expected"),
+    [
+        (2 * MIB, 0, 2 * MIB),
+        (2 * MIB, 0x7F12_3400_0000, 2 * MIB),
+        (4 * MIB, 0x7F12_341F_F000, 2 * MIB - PAGE),  # holds one, and begins a page before it
+        (2 * MIB, PAGE, PAGE),  # holds none: packed as small pages are
+        (2 * MIB - PAGE, 0, PAGE),
+        (1 << 30, 0x7F00_0000_0000, 1 << 30),
+        (1 << 30, 0x7F00_0020_0000, 2 * MIB),
+    ],
+)
+def test_places_for_huge_pages(size: int, address: int, expected: int) -> None:
+    assert allocator().alloc(size, address) == expected
+
+
+def test_a_small_space_is_packed_rather_than_refused() -> None:
+    iovas = allocator(reach=4 * MIB - 1)
+    assert iovas.alloc(2 * MIB) == 2 * MIB
+    assert iovas.alloc(2 * MIB - PAGE) == PAGE
+    iovas = allocator(reach=4 * MIB - 1)
+    assert iovas.alloc(4 * MIB - PAGE) == PAGE
+    iovas = allocator(reach=6 * MIB - 1)
+    assert [iovas.alloc(MIB) for _ in range(2)] == [PAGE, PAGE + MIB]
+    assert iovas.alloc(2 * MIB) == 4 * MIB
+    assert iovas.alloc(2 * MIB - 2 * PAGE) == PAGE + 2 * MIB  # the gap that was left
 
 
 def test_last_page_of_all() -> None:
@@ -162,6 +244,5 @@ def test_what_was_not_taken_cannot_be_given_back() -> None:
     for iova, size in ((first, PAGE), (first + PAGE, PAGE), (5 * PAGE, PAGE), (first, 0)):
         with pytest.raises(ValueError, match="was not taken"):
             iovas.give_back(iova, size)
-    for size, alignment in ((0, 1), (PAGE, 0), (PAGE, 3)):
-        with pytest.raises(ValueError, match="power of two"):
-            iovas.alloc(size, alignment)
+    with pytest.raises(ValueError, match="a size of 0"):
+        iovas.alloc(0)

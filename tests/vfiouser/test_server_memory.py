@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.huge_pages import huge_pages
+from tests.native.child import in_child
 from tests.vfiouser.raw_client import ERROR, PAGE, Copier, RawClient
+from uspace_drv.huge_pages import HUGE_PAGE
+from uspace_drv.native import faults
 from uspace_drv.vfio_numbers import DmaFlag
 from uspace_drv.vfiouser.numbers import Command, UnmapFlag
 from uspace_drv.vfiouser.server import Server
@@ -168,6 +173,55 @@ def test_memory_that_is_cut_off_is_an_error(master: RawClient, file: int, server
     assert master.copy(0x13000, 0x10000, 8).error == errno.EIO
     assert master.read(0) == 0
     assert len(server.complaints) == 2
+
+
+def cut_huge_pages(socket_path: Path) -> None:
+    """A client that cuts its huge pages off, and takes them back."""
+    with Server(Copier(), socket_path) as server, RawClient(server.path) as client:
+        client.greet()
+        client.be_bus_master()
+        file = os.memfd_create("guest", os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+        os.ftruncate(file, 2 * HUGE_PAGE)
+        assert not client.map(0, 2 * HUGE_PAGE, file).error
+        assert not client.copy(HUGE_PAGE, 0x2000, 8).error
+        os.ftruncate(file, HUGE_PAGE)
+        for source, destination in ((HUGE_PAGE, 0x2000), (0x2000, HUGE_PAGE), (0, 0x2000)):
+            assert client.copy(source, destination, 8).error == errno.EIO
+            print(server.complaints[-1])
+        assert client.read(0) == 0
+        assert not client.unmap(0, 2 * HUGE_PAGE).error
+        assert "memfd:guest" not in Path("/proc/self/maps").read_text()
+
+
+def test_huge_pages_that_are_cut_off_are_an_error(tmp_path: Path) -> None:
+    """As memory-backend-file of QEMU on hugetlbfs, which nothing seals against shrinking."""
+    with huge_pages(2):
+        done = in_child(
+            f"""
+from pathlib import Path
+from {__name__} import cut_huge_pages
+cut_huge_pages(Path(sys.argv[1]))
+""",
+            str(tmp_path / "socket"),
+        )
+    said = "client's memory: bus error at offset 0x200000: the device vanished"
+    assert done.stdout.count(said) == 3, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def met() -> int:
+    """Bus errors so far."""
+    return int.from_bytes(faults(), sys.byteorder)
+
+
+def test_memory_that_was_cut_off_is_not_touched_again(master: RawClient, file: int) -> None:
+    """Otherwise each page of it would become one of ours, as often as the client likes."""
+    master.map(0x10000, 8 * PAGE, file)
+    os.ftruncate(file, 0)
+    before = met()
+    for page in range(8):
+        assert master.copy(0x10000 + page * PAGE, 0x10000 + page * PAGE, 8).error == errno.EIO
+    assert met() == before + 1
 
 
 def test_one_mapping_of_a_file_serves_all(client: RawClient, file: int, model: Copier) -> None:

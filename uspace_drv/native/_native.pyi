@@ -205,10 +205,11 @@ class IovaTable:
     """Which IOVAs are taken, inside of usable ones: pairs of first and last address, ascending."""
 
     def __init__(self, usable: Sequence[tuple[int, int]], /) -> None: ...
-    def take(self, size: int, alignment: int = 1, /) -> int | None:
+    def take(self, size: int, address: int = 0, /) -> int | None:
         """The start of a free place, or None; it goes on where the last search ended.
 
-        Raises `ValueError` for a size of 0 or an alignment that is no power of two.
+        For memory at `address` that may hold whole huge pages (1 GiB, 2 MiB) the place lies as far
+        into one as the address, if there is room. Raises `ValueError` for a size of 0.
         """
 
     def give_back(self, iova: int, size: int, /) -> None:
@@ -298,9 +299,9 @@ class DmaTable(Generic[_M]):
         through: Callable[[int, int, Iova | None, Direction], Iova] | None,
         /,
     ) -> _M:
-        """Map memory that was found good: `shown` bytes of it, at a multiple of `page_size`.
+        """Map memory that was found good: `shown` bytes of it, in pages of `page_size`.
 
-        `through` replaces the space's `map`.
+        `through` replaces the space's `map`; `address` is then how far into a file they begin.
         """
 
     def close(self) -> None:
@@ -347,6 +348,9 @@ def write_barrier() -> None:
 
 def read_barrier() -> None:
     """Order every load before this call ahead of every load after it."""
+
+def full_barrier() -> None:
+    """Order every load and store before this call ahead of every load and store after it."""
 
 def faults() -> memoryview:
     """32 bits that count the pages of guarded memory that went away in this process.

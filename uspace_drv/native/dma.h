@@ -20,8 +20,9 @@ typedef struct {
 
 extern PyType_Spec iova_table_spec, dma_table_spec, dma_mapping_spec;
 
-/* iova.c. False where no gap is large enough, or with MemoryError set. */
-bool iova_take(IovaTable *self, uint64_t size, uint64_t alignment, uint64_t *iova);
+/* iova.c. A place for the memory at `address`, if there is room one that lies as far into a huge page
+ * as that. False where no gap is large enough, or with MemoryError set. */
+bool iova_take(IovaTable *self, uint64_t size, uint64_t address, uint64_t *iova);
 bool iova_give_back(IovaTable *self, uint64_t iova, uint64_t size);
 
 /* Whose memory the kernel maps for us without a way through Python. */

@@ -49,10 +49,10 @@ leave(DmaTable *self, DmaMapping *mapping)
 }
 
 static bool
-take_iova(DmaTable *self, struct dma_piece *piece, uint64_t alignment)
+take_iova(DmaTable *self, struct dma_piece *piece)
 {
-    if (!self->iovas
-        || iova_take((IovaTable *)self->iovas, piece->size, alignment, &piece->iova))
+    uint64_t address = piece->address - piece->address % self->page; /* as IOVAs are */
+    if (!self->iovas || iova_take((IovaTable *)self->iovas, piece->size, address, &piece->iova))
         return true;
     turn_lock(&self->turn);
     if (!PyErr_Occurred())
@@ -83,13 +83,13 @@ show_by_python(DmaTable *self, DmaMapping *mapping, PyObject *through)
 }
 
 static bool
-begin(DmaTable *self, DmaMapping *mapping, PyObject *through, uint64_t alignment)
+begin(DmaTable *self, DmaMapping *mapping, PyObject *through)
 {
     if (self->closed)
         return refuse(self, "_refuse_closed");
     if (self->limit >= 0 && self->count >= self->limit)
         return refuse(self, "_refuse_more");
-    if (!take_iova(self, &mapping->piece, alignment))
+    if (!take_iova(self, &mapping->piece))
         return false;
     uint64_t place = mapping->piece.iova;
     if (mapping->piece.size >= LONG_CALL)
@@ -136,12 +136,12 @@ dma_table_unmap(DmaTable *self, DmaMapping *mapping)
 
 /* `mapping` is new and holds what is wanted; it goes where that fails. */
 static PyObject *
-map_it(DmaTable *self, DmaMapping *mapping, PyObject *through, uint64_t alignment)
+map_it(DmaTable *self, DmaMapping *mapping, PyObject *through)
 {
     struct dma_piece *piece = &mapping->piece;
     piece->size = (piece->size + self->page - 1) / self->page * self->page;
     turn_take(&self->turn);
-    bool good = begin(self, mapping, through, alignment);
+    bool good = begin(self, mapping, through);
     turn_give_back(&self->turn);
     if (good && piece->iova + (piece->size - 1) > self->reach) {
         Py_XDECREF(PyObject_CallMethod((PyObject *)self, "_let_go", "O", mapping));
@@ -212,7 +212,7 @@ table_map(PyObject *object, PyObject *const *arguments, Py_ssize_t count, PyObje
         return NULL;
     }
     mapping->size = mapping->piece.size;
-    return map_it(self, mapping, NULL, 1);
+    return map_it(self, mapping, NULL);
 }
 
 static PyObject *
@@ -231,7 +231,7 @@ table_map_checked(PyObject *object, PyObject *arguments)
     mapping->piece.size = shown;
     mapping->size = size;
     mapping->page_size = page_size;
-    return map_it(self, mapping, through == Py_None ? NULL : through, page_size);
+    return map_it(self, mapping, through == Py_None ? NULL : through);
 }
 
 /* Nobody reaches them any more; an exception that is set stays. */

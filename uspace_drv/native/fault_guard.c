@@ -3,8 +3,12 @@
  * A device that is unplugged, reset or truncated answers a load or store with SIGBUS. The handler
  * lays a page of all ones, what a PCI bus returns for nobody there, over the faulting one and marks
  * every window that covers it, so the interrupted instruction finishes and its caller finds the
- * mark. The list only grows and its entries are used again, so the handler walks it without a lock;
- * it changes only under the GIL. A handler that somebody installs later hides ours until the next
+ * mark. A huge page cannot be replaced in part (mmap(2), "Huge page (Huge TLB) mappings"), and a
+ * process may have some 65,000 mappings (vm.max_map_count), of which each page of ones is one: then
+ * zeros take the place of all of the mapping, which costs nothing until it is written.
+ *
+ * The list only grows and its entries are used again, so the handler walks it without a lock; it
+ * changes only under the GIL. A handler that somebody installs later hides ours until the next
  * window is made, which puts ours on top again. */
 #define _GNU_SOURCE
 #include "fault_guard.h"
@@ -22,6 +26,8 @@ static struct sigaction original; /* what was there before us */
 static struct sigaction below;    /* what we lie on now: the same, or what came later */
 static uintptr_t page_size;
 static bool installed;
+
+enum { MOST_PAGES_OF_ONES = 1024 }; /* of one mapping */
 
 volatile atomic_uint guard_faults;
 
@@ -86,7 +92,32 @@ overlay_ones(uintptr_t fault)
     memset(page, 0xFF, page_size);
     void *target = (void *)(fault & ~(page_size - 1));
     flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-    return mremap(page, page_size, page_size, flags, target) != MAP_FAILED;
+    bool moved = mremap(page, page_size, page_size, flags, target) != MAP_FAILED;
+    if (!moved)
+        munmap(page, page_size);
+    return moved;
+}
+
+/* Our own mapping around a fault. Whoever met the fault holds it, so it stays meanwhile. */
+static struct guarded *
+own_range(uintptr_t fault)
+{
+    struct guarded *range = atomic_load(&first);
+    while (range && !(atomic_load(&range->own) && covers(range, fault)))
+        range = range->next;
+    return range;
+}
+
+static bool
+overlay(uintptr_t fault)
+{
+    struct guarded *range = own_range(fault);
+    if (!range)
+        return overlay_ones(fault); /* whose mapping it is and where it ends is not known */
+    if (atomic_fetch_add(&range->ones, 1) < MOST_PAGES_OF_ONES && overlay_ones(fault))
+        return true;
+    uintptr_t start = atomic_load(&range->start);
+    return overlay_zeros((void *)start, atomic_load(&range->end) - start) == 0;
 }
 
 static void
@@ -127,7 +158,7 @@ on_bus_error(int number, siginfo_t *info, void *context)
     uintptr_t fault = (uintptr_t)info->si_addr;
     /* Broken RAM (BUS_MCEERR_*) and signals sent by kill() are not a device that vanished. */
     bool device = info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR;
-    bool cured = device && mark_gone(fault) && overlay_ones(fault);
+    bool cured = device && mark_gone(fault) && overlay(fault);
     if (cured)
         atomic_fetch_add(&guard_faults, 1);
     errno = saved;
@@ -142,7 +173,7 @@ after_fork_in_child(void)
     for (struct guarded *range = atomic_load(&first); range; range = range->next) {
         uintptr_t start = atomic_load(&range->start);
         uintptr_t end = atomic_load(&range->end);
-        if (!range->own || !end)
+        if (!atomic_load(&range->own) || !end)
             continue;
         atomic_store(&range->state, GUARD_FORKED);
         overlay_zeros((void *)start, end - start);
@@ -196,7 +227,8 @@ guard_add(void *start, size_t size, bool own)
 {
     struct guarded *range = install_once() && put_on_top() ? take_entry() : NULL;
     if (range) {
-        range->own = own;
+        atomic_store(&range->own, own);
+        atomic_store(&range->ones, 0);
         atomic_store(&range->state, GUARD_LIVE);
         set_range(range, (uintptr_t)start, (uintptr_t)start + size);
     }

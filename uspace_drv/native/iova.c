@@ -4,6 +4,12 @@
 
 #include <string.h>
 
+/* What an IOMMU maps in one entry: a huge page, where its IOVA is a multiple of its size too. The
+ * sizes are those of x86-64, and of Arm with 4 KiB pages. The larger first. */
+static const uint64_t huge_pages[] = {1ull << 30, 2ull << 20};
+
+enum { HUGE_PAGE_SIZES = sizeof(huge_pages) / sizeof(huge_pages[0]) };
+
 /* The first of the taken spans that ends at `address` or later. */
 static Py_ssize_t
 first_from(const IovaTable *self, uint64_t address)
@@ -19,22 +25,26 @@ first_from(const IovaTable *self, uint64_t address)
     return low;
 }
 
-/* Move `start` up to the first gap of `size` bytes that ends at `last` or before; return the place
- * in the array where it belongs, or -1. */
+/* A place that is wanted: `size` bytes, as far into a multiple of `unit` as `address` is. */
+struct wish {
+    uint64_t size, address, unit;
+};
+
+/* Move `start` up to the first gap that ends at `last` or before; return the place in the array
+ * where it belongs, or -1. */
 static Py_ssize_t
-first_gap(const IovaTable *self, uint64_t *start, uint64_t last, uint64_t size, uint64_t alignment)
+first_gap(const IovaTable *self, uint64_t *start, uint64_t last, const struct wish *wish)
 {
     uint64_t at = *start;
     Py_ssize_t index = first_from(self, at);
     for (;;) {
-        if (at > UINT64_MAX - (alignment - 1))
+        uint64_t step = (wish->address - at) & (wish->unit - 1);
+        if (at > last || last - at < step || last - at - step < wish->size - 1)
             return -1;
-        at = (at + alignment - 1) & ~(alignment - 1);
-        if (at > last || last - at < size - 1)
-            return -1;
+        at += step;
         while (index < self->taken_count && self->taken[index].last < at)
             index++;
-        if (index == self->taken_count || self->taken[index].first > at + (size - 1)) {
+        if (index == self->taken_count || self->taken[index].first > at + (wish->size - 1)) {
             *start = at;
             return index;
         }
@@ -64,23 +74,46 @@ insert(IovaTable *self, Py_ssize_t index, struct span span)
     return true;
 }
 
-bool
-iova_take(IovaTable *self, uint64_t size, uint64_t alignment, uint64_t *iova)
+static bool
+take(IovaTable *self, const struct wish *wish, uint64_t *iova)
 {
     for (int round = 0; round < 2; round++) {
         uint64_t low = round == 0 ? self->next : 0;
         for (Py_ssize_t i = 0; i < self->usable_count; i++) {
             const struct span *usable = &self->usable[i];
             uint64_t start = usable->first > low ? usable->first : low;
-            Py_ssize_t index = first_gap(self, &start, usable->last, size, alignment);
+            Py_ssize_t index = first_gap(self, &start, usable->last, wish);
             if (index < 0)
                 continue;
-            self->next = start + size; /* 0 after the last page: begin again */
+            self->next = start + wish->size; /* 0 after the last page: begin again */
             *iova = start;
-            return insert(self, index, (struct span){start, start + (size - 1)});
+            return insert(self, index, (struct span){start, start + (wish->size - 1)});
         }
     }
     return false;
+}
+
+/* Whether a whole huge page may lie in the memory: only then is there something to gain. */
+static bool
+holds_one(uint64_t address, uint64_t size, uint64_t huge)
+{
+    uint64_t before = -address & (huge - 1);
+    return size >= huge && size - huge >= before;
+}
+
+bool
+iova_take(IovaTable *self, uint64_t size, uint64_t address, uint64_t *iova)
+{
+    struct wish wish = {size, address, 1};
+    for (int i = 0; i < HUGE_PAGE_SIZES; i++) {
+        wish.unit = huge_pages[i];
+        if (holds_one(address, size, wish.unit) && take(self, &wish, iova))
+            return true;
+        if (PyErr_Occurred())
+            return false;
+    }
+    wish.unit = 1;
+    return take(self, &wish, iova);
 }
 
 bool
@@ -98,15 +131,15 @@ iova_give_back(IovaTable *self, uint64_t iova, uint64_t size)
 static PyObject *
 table_take(PyObject *self, PyObject *arguments)
 {
-    unsigned long long size, alignment = 1;
+    unsigned long long size, address = 0;
     uint64_t iova;
-    if (!PyArg_ParseTuple(arguments, "K|K:take", &size, &alignment))
+    if (!PyArg_ParseTuple(arguments, "K|K:take", &size, &address))
         return NULL;
-    if (size == 0 || alignment == 0 || (alignment & (alignment - 1))) {
-        PyErr_SetString(PyExc_ValueError, "take: a size of 0, or an alignment of no power of two");
+    if (size == 0) {
+        PyErr_SetString(PyExc_ValueError, "take: a size of 0");
         return NULL;
     }
-    if (iova_take((IovaTable *)self, size, alignment, &iova))
+    if (iova_take((IovaTable *)self, size, address, &iova))
         return PyLong_FromUnsignedLongLong(iova);
     if (PyErr_Occurred())
         return NULL;
@@ -181,7 +214,8 @@ table_dealloc(PyObject *object)
 
 static PyMethodDef methods[] = {
     {"take", table_take, METH_VARARGS,
-     "take($self, size, alignment=1, /)\n--\n\nThe start of a free place, or None."},
+     "take($self, size, address=0, /)\n--\n\n"
+     "The start of a free place for the memory at an address, or None."},
     {"give_back", table_give_back, METH_VARARGS,
      "give_back($self, iova, size, /)\n--\n\nFree what take() returned."},
     {NULL, NULL, 0, NULL},

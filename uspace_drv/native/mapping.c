@@ -6,7 +6,9 @@
 #include "native.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 
 static Mapping *
 new_mapping(struct module_state *state)
@@ -17,30 +19,42 @@ new_mapping(struct module_state *state)
 static bool
 add_guard(Mapping *self, bool own)
 {
-    self->range = guard_add(self->bytes, self->size, own);
+    self->range = guard_add(self->bytes, own ? self->whole : self->size, own);
     if (!self->range)
         PyErr_NoMemory();
     return self->range != NULL;
+}
+
+/* A peer's file may be of huge pages, which the kernel maps, replaces and unmaps whole only. */
+static size_t
+page_of_file(int fd)
+{
+    struct statfs system;
+    bool is_huge = fstatfs(fd, &system) == 0 && (uint32_t)system.f_type == HUGETLBFS_MAGIC;
+    return is_huge ? (size_t)system.f_bsize : (size_t)sysconf(_SC_PAGESIZE);
 }
 
 Mapping *
 mapping_of_file(struct module_state *state, int fd, off_t offset, size_t size, bool writable)
 {
     int protection = PROT_READ | (writable ? PROT_WRITE : 0);
+    size_t page = page_of_file(fd);
     void *bytes = mmap(NULL, size, protection, MAP_SHARED, fd, offset);
     if (bytes == MAP_FAILED)
         return NULL;
+    size_t whole = (size + page - 1) / page * page;
     Mapping *self = new_mapping(state);
     if (!self) {
-        munmap(bytes, size);
+        munmap(bytes, whole);
         return NULL;
     }
     self->bytes = bytes;
     self->size = size;
+    self->whole = whole;
     self->writable = writable;
     /* A child that inherited the pages would keep the device busy after the parent closed it, and
      * two processes on one device is a bug. What a child finds there instead: fault_guard.c. */
-    madvise(bytes, size, MADV_DONTFORK);
+    madvise(bytes, whole, MADV_DONTFORK);
     if (!add_guard(self, true))
         Py_CLEAR(self);
     return self;
@@ -75,11 +89,11 @@ mapping_revoke(Mapping *self)
 {
     if (!is_own(self) || !self->views)
         return 0; /* the last reference gives it back */
-    if (overlay_zeros(self->bytes, self->size) < 0)
+    if (overlay_zeros(self->bytes, self->whole) < 0)
         return -1;
     /* Ordinary memory now, which a forked child may have. It is guarded until the last view goes: a
      * thread that reads one without the GIL may have met a bus error just before the zeros. */
-    self->range->own = false;
+    atomic_store(&self->range->own, false);
     return 0;
 }
 
@@ -117,7 +131,7 @@ mapping_dealloc(PyObject *object)
     if (self->range)
         guard_remove(self->range);
     if (is_own(self))
-        munmap(self->bytes, self->size);
+        munmap(self->bytes, self->whole);
     PyBuffer_Release(&self->borrowed);
     PyObject_GC_Del(object);
     Py_DECREF(type);

@@ -19,6 +19,13 @@ read_barrier(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+full_barrier(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    uspace_full_barrier();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 faults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     return PyMemoryView_FromMemory((char *)(uintptr_t)&guard_faults, sizeof(guard_faults),
@@ -135,6 +142,9 @@ static PyMethodDef functions[] = {
     {"read_barrier", read_barrier, METH_NOARGS,
      "read_barrier($module, /)\n--\n\n"
      "Order every load before this call ahead of every load after it."},
+    {"full_barrier", full_barrier, METH_NOARGS,
+     "full_barrier($module, /)\n--\n\n"
+     "Order every load and store before this call ahead of every load and store after it."},
     {"faults", faults, METH_NOARGS,
      "faults($module, /)\n--\n\n"
      "32 bits that count the pages of guarded memory that went away in this process."},

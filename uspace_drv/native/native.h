@@ -28,6 +28,7 @@ typedef struct {
     PyObject_HEAD
     uint8_t *bytes;
     size_t size;
+    size_t whole;          /* the same in whole pages, where the pages are our own */
     bool writable;
     Py_ssize_t views;      /* alive now */
     Py_buffer borrowed;    /* .obj is NULL when the pages are our own */

@@ -101,6 +101,22 @@ uspace_read_barrier(void)
 #endif
 }
 
+/* Order every load and store before it ahead of every load and store after it. Of all orders, only
+ * that of a store ahead of a later load needs this one. */
+static inline void
+uspace_full_barrier(void)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("mfence" ::: "memory");
+#elif defined(__aarch64__)
+    __asm__ volatile("dsb sy" ::: "memory");
+#elif defined(__riscv)
+    __asm__ volatile("fence iorw, iorw" ::: "memory");
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 /* Tell the core that this is a busy wait: it saves power and lets its sibling thread run. */
 static inline void
 uspace_pause(void)

@@ -68,19 +68,25 @@ class SharedFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """Copy out; `DeviceGone` if the client has cut the file off."""
+        self._check()
         data = bytes(self._bytes[offset : offset + size])
-        self._window.read8(0)
+        self._check()
         return data
 
     def write(self, offset: int, data: bytes) -> None:
         """Copy in; `DeviceGone` if the client has cut the file off."""
+        self._check()
         self._bytes[offset : offset + len(data)] = data
-        self._window.read8(0)
+        self._check()
 
     def close(self) -> None:
         """Unmap it."""
         self._bytes.release()
         self._window.close()
+
+    def _check(self) -> None:
+        """`DeviceGone` if the client has cut it off: what lies there now is memory of our own."""
+        self._window.read8(0)
 
 
 class FileMemory:
