@@ -12,12 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from tests.bench import report_specimens as made
 from uspace_drv.bench.histogram import Histogram
 from uspace_drv.bench.report import results_page, summary_rows, write_report
+from uspace_drv.bench.report.canvas import drawing
 from uspace_drv.bench.report.html import report_html
-from uspace_drv.bench.report.panels import panels
+from uspace_drv.bench.report.panels import Panel, panels
+from uspace_drv.bench.report.rows import busy_by_round
 from uspace_drv.bench.report.sheet import DARK, LIGHT, LINE, _head, _rows, sheet_png
 from uspace_drv.bench.report.theme import Theme, style
 from uspace_drv.bench.results import (
@@ -32,6 +37,7 @@ from uspace_drv.bench.results import (
     SuiteResult,
     WayResult,
 )
+from uspace_drv.bench.statistics import interval
 from uspace_drv.errors import HostError
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -93,6 +99,7 @@ def test_a_page_stands_alone_and_follows_dark_and_light(whole: str) -> None:
     assert "http" not in whole
     assert "prefers-color-scheme: dark" in whole
     # Colours are the page's, so no plot has one of its own.
+    assert not re.findall(r'(?:fill|stroke)="(?!none)[^"]*"', whole)
     assert all(
         "#" not in value
         for value in re.findall(r'style="[^"]*?((?:fill|stroke): [^;"u]*)[;"]', whole)
@@ -189,8 +196,79 @@ def test_many_ratios_are_spread_over_plots() -> None:
     suite = made.mmio()
     suite.comparisons *= 4
     titles = [panel.title for panel in panels(suite)]
-    assert titles.count("Ratios: time") == 2
-    assert titles.count("CPU per operation") == 2
+    assert titles == [
+        "Ratios: time (1 of 2)", "Ratios: time (2 of 2)",
+        "CPU per operation (1 of 2)", "CPU per operation (2 of 2)",
+    ]  # fmt: skip
+
+
+def test_a_doubt_is_said_once_for_all_that_it_is_about() -> None:
+    suite = made.nvme()
+    for each in suite.comparisons:
+        each.narrow = False
+    page = report_html(made.results(suite))
+    assert "<li>all: intervals not narrow yet</li>" in page
+    suite.comparisons[0].narrow = suite.comparisons[3].narrow = True
+    page = report_html(made.results(suite))
+    names = "4 KiB random reads, 4 at once; 4 KiB random reads, 32 at once"
+    assert f"<li>{names}: intervals not narrow yet</li>" in page
+
+
+def drawn(panel: Panel) -> Axes:
+    """Draw a panel on paper that nobody keeps, and return its axes."""
+    with drawing(LIGHT):
+        figure = Figure(figsize=(7, panel.height), layout="constrained")
+        panel.draw(figure, LIGHT)
+    return figure.axes[0]
+
+
+def test_processor_time_has_intervals() -> None:
+    suite = made.irq()
+    (panel,) = [each for each in panels(suite) if each.title == "CPU per operation"]
+    axes = drawn(panel)
+    ways = suite.comparisons[0].ways
+    assert len(axes.patches) == len(axes.containers) - len(axes.patches) == len(ways)
+    for way, bar, marks in zip(ways, axes.patches, intervals_of(axes), strict=True):
+        expected = interval(busy_by_round(way.rounds))
+        assert bar.get_width() == pytest.approx(expected.middle)  # type: ignore[attr-defined]
+        assert marks == pytest.approx((expected.low, expected.high))
+        assert expected.low < expected.middle < expected.high
+
+
+def intervals_of(axes: Axes) -> list[tuple[float, float]]:
+    """Return where the intervals of an axis begin and end, from left to right."""
+    found = [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
+    segments = [each.lines[2][0].get_segments()[0] for each in found]
+    return [(float(segment[0][0]), float(segment[1][0])) for segment in segments]
+
+
+def test_bars_too_short_to_see_become_marks_on_a_logarithmic_axis() -> None:
+    ways = [made.way(name, each, each, latency=False) for name, each in (("a", 1e-3), ("b", 1e-6))]
+    suite = SuiteResult(name="s", summary="", comparisons=[made.comparison("c", ways)])
+    axes = drawn(panels(suite)[-1])
+    assert axes.get_xscale() == "log"
+    assert not axes.patches
+    assert len(intervals_of(axes)) == 2
+
+
+@pytest.mark.parametrize(("points", "line"), [(2, "None"), (3, "-")])
+def test_a_line_joins_three_points_or_more(points: int, line: str) -> None:
+    suite = made.nvme()
+    del suite.comparisons[points:]
+    bars = drawn(panels(suite)[0]).containers[0]
+    assert isinstance(bars, ErrorbarContainer)
+    assert bars.lines[0].get_linestyle() == line
+    assert bars.lines[0].get_marker() == "o"
+    assert len(bars.lines[2][0].get_segments()) == points
+
+
+def test_wide_parts_scroll_by_themselves_and_by_keyboard(whole: str) -> None:
+    for wide in ("<svg", '<table class="figures">', '<table class="facts">'):
+        assert whole.count(wide) == len(
+            re.findall(
+                rf'<div class="wide" role="group" tabindex="0" aria-label="[^"]+">\s*{wide}', whole
+            )
+        )
 
 
 def test_a_sheet_with_more_plots_than_it_has_room_for() -> None:

@@ -24,9 +24,10 @@ from uspace_drv.bench.results import (
     Skipped,
     SuiteResult,
     WayResult,
+    write_results,
 )
 from uspace_drv.bench.suite import Comparison
-from uspace_drv.cli import bench_run, bench_table, bench_watch
+from uspace_drv.cli import bench_compare, bench_run, bench_show, bench_table, bench_watch
 from uspace_drv.cli.bench_show import show_results
 from uspace_drv.cli.bench_table import Group, show_groups
 from uspace_drv.cli.bench_watch import Bar, Lines, duration, line_of, teller
@@ -129,6 +130,58 @@ def test_a_narrow_terminal_gets_the_columns_that_weigh_most(
     assert capsys.readouterr().out.splitlines()[0] == "  way     heavy"
     show_groups([], weights)
     assert not capsys.readouterr().out
+
+
+def test_a_terminal_too_narrow_for_what_is_needed_gets_two_lines_a_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"way": "user space, polled", "figure": "9.53 k/s", "ratio": "1.64 x (1.50 to 1.71)"}]
+    groups = [Group("4 KiB random reads, of all places", rows, ["the host took some 14.0 %"])]
+    monkeypatch.setattr(bench_table, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "54")
+    show_groups(groups, ("way", "figure", "ratio"), 3)
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "  way                 figure    ratio",
+        "4 KiB random reads, of all places",
+        "  user space, polled  9.53 k/s  1.64 x (1.50 to 1.71)",
+    ]
+    monkeypatch.setenv("COLUMNS", "28")
+    show_groups(groups, ("way", "figure", "ratio"), 2)
+    assert capsys.readouterr().out.splitlines() == [
+        "  way",
+        "    figure",
+        "4 KiB random reads, of all",
+        "  places",
+        "  user space, polled",
+        "    9.53 k/s",
+        "  ! the host took some",
+        "    14.0 %",
+    ]
+
+
+def test_lists_and_facts_go_on_below_on_a_narrow_terminal(
+    suites: FakeSuites, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suites.add("one")
+    a, b = (Machine(facts={"kernel options": f"an.option=1 {each}.option=2"}) for each in "ab")
+    for name, machine in (("a", a), ("b", b)):
+        measured = [SuiteResult(name="s", summary="", comparisons=[RESULT])]
+        found = Results(started="then", command=[], machines=[machine], suites=measured)
+        write_results(found, Path(f"{name}.json"))
+    monkeypatch.setattr(bench_table, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "24")
+    bench_show.show_suites(as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("one: ")
+    assert lines[-1].startswith("  from ")
+    bench_compare.show_comparison(Path("a.json"), Path("b.json"), as_json=False)
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "kernel options",
+        "  A: an.option=1",
+        "    a.option=2",
+        "  B: an.option=1",
+        "    b.option=2",
+    ]
 
 
 def test_a_guest_writes_events_and_no_tables(

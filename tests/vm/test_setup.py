@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 OTHER_TOOLS = (
     "make", "flex", "bison", "bc", "xz", "lspci", "fio", "nvme", "sfdisk", "mkfs.ext4",
 )  # fmt: skip
-TOOLS = ("sh", "cat", "cksum", "dirname", "env", "find", "tr", "gcc")
+TOOLS = ("sh", "cat", "cksum", "dirname", "env", "find", "grep", "tr", "gcc")
 
 
 @pytest.fixture
@@ -20,7 +20,11 @@ def checkout(tmp_path: Path) -> Path:
     for folder in ("scripts", "uspace_drv", "drivers", "programs"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copy(ROOT / "scripts/setup", tmp_path / "scripts")
+    for name in ("setup", "vm"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    options = Path("uspace_drv/testing/guest/__main__.py")
+    (tmp_path / options.parent).mkdir(parents=True)
+    shutil.copy(ROOT / options, tmp_path / options)
     for tool in TOOLS:
         found = shutil.which(tool)
         assert found is not None
@@ -36,6 +40,17 @@ def program(checkout: Path, name: str, text: str) -> None:
     path.chmod(0o755)
 
 
+def script(checkout: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of a checkout that nobody has set up."""
+    return subprocess.run(
+        [checkout / "scripts" / name, *words],
+        env={"PATH": str(checkout / "programs")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def setup(checkout: Path, purpose: str, python: str = "python3") -> tuple[int, str]:
     done = subprocess.run(
         [checkout / "scripts/setup", purpose],
@@ -49,8 +64,42 @@ def setup(checkout: Path, purpose: str, python: str = "python3") -> tuple[int, s
 
 
 def test_an_unknown_purpose(checkout: Path) -> None:
-    says = "setup: for what? 'demo', 'bench' or 'test', not 'nonsuch'\n"
-    assert setup(checkout, "nonsuch") == (2, says)
+    code, says = setup(checkout, "nonsuch")
+    assert code == 2
+    assert says.startswith("setup: for what? 'demo', 'bench' or 'test', not 'nonsuch'\nusage: ")
+
+
+@pytest.mark.parametrize("name", ["setup", "vm"])
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_printed_and_nothing_is_set_up(checkout: Path, name: str, word: str) -> None:
+    done = script(checkout, name, word)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: scripts/{name} [")
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("setup", ["--nonsuch"], "for what? 'demo', 'bench' or 'test', not '--nonsuch'"),
+        ("setup", ["test", "more"], "one word is enough; there is no use for: more"),
+        ("vm", ["--nonsuch=1", "--", "ls"], "there is no option --nonsuch=1"),
+    ],
+)
+def test_what_there_is_not_gets_the_usage(
+    checkout: Path, name: str, words: list[str], says: str
+) -> None:
+    done = script(checkout, name, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{name}: {says}\nusage: scripts/{name} [")
+    assert not (checkout / ".venv").exists()
+
+
+def test_an_option_of_the_guest_sets_the_checkout_up(checkout: Path) -> None:
+    (checkout / "scripts/setup").write_text("#!/bin/sh\necho setting up for $*\nexit 3\n")
+    for words in (["--device=edu", "ls"], ["--iommu", "intel", "ls"], ["--", "ls"], ["ls", "-l"]):
+        done = script(checkout, "vm", *words)
+        assert (done.returncode, done.stdout) == (3, "setting up for test\n")
 
 
 def test_without_root_it_prints_the_line(checkout: Path) -> None:

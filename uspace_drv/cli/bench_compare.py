@@ -12,10 +12,12 @@ import msgspec
 from uspace_drv.bench.comparing import Compared, WayBeside, compare_results
 from uspace_drv.bench.report import units
 from uspace_drv.bench.results import read_results
-from uspace_drv.cli.bench_table import Group, Row, show_groups
-from uspace_drv.cli.output import show_json, show_table
+from uspace_drv.cli.bench_table import NARROW, Group, Row, room, say, show_groups
+from uspace_drv.cli.output import GAP, show_json, show_table
 
 BY_WEIGHT = ("way", "A", "B", "ratio change", "B by A", "ratio A", "ratio B")
+NEEDED = 4
+"""Of these, what nobody should miss: the way, both figures and how the ratio changed."""
 
 
 def show_comparison(before: Path, after: Path, *, as_json: bool) -> None:
@@ -25,25 +27,27 @@ def show_comparison(before: Path, after: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(msgspec.to_builtins(compared))
         return
-    click.echo(f"A: {before}, {a.started}\nB: {after}, {b.started}")
+    say(f"A: {before}, {a.started}")
+    say(f"B: {after}, {b.started}")
     if not compared.ways:
         click.echo("\nnothing is in both")
     _show_ways(compared.ways)
     _show_facts(compared)
     for name, only in (("A", compared.only_a), ("B", compared.only_b)):
         for words in only:
-            click.echo(f"only in {name}: {words}")
+            say(f"only in {name}: {words}")
 
 
 def _show_ways(ways: Iterable[WayBeside]) -> None:
     """Print a table for each suite."""
     for suite, members in groupby(ways, lambda each: each.suite):
-        click.echo(f"\n{suite}: B by A, and B by A of the ratios to the baseline (95 %)")
+        click.echo()
+        say(f"{suite}: B by A, and B by A of the ratios to the baseline (95 %)")
         groups = [
             _group(name, list(each))
             for name, each in groupby(members, lambda each: each.comparison)
         ]
-        show_groups(groups, BY_WEIGHT)
+        show_groups(groups, BY_WEIGHT, NEEDED)
 
 
 def _group(name: str, ways: list[WayBeside]) -> Group:
@@ -64,8 +68,15 @@ def _row(way: WayBeside) -> Row:
 
 
 def _show_facts(compared: Compared) -> None:
-    if compared.facts:
-        click.echo("\nHow the machines differ:")
-        missing = "(not told)"
-        rows = [(each.name, each.a or missing, each.b or missing) for each in compared.facts]
+    if not compared.facts:
+        return
+    click.echo("\nHow the machines differ:")
+    missing = "(not told)"
+    rows = [(each.name, each.a or missing, each.b or missing) for each in compared.facts]
+    if room() >= NARROW:
         show_table(("fact", "A", "B"), rows)
+        return
+    for name, a, b in rows:
+        click.echo(name)
+        say(f"A: {a}", GAP)
+        say(f"B: {b}", GAP)

@@ -13,24 +13,28 @@ from uspace_drv.bench.report.rows import COLUMNS, comparison_rows
 from uspace_drv.bench.report.sentences import QUOTIENT, damages, doubts
 from uspace_drv.bench.results import ComparisonResult, Results, SuiteResult, read_results
 from uspace_drv.cli.bench_file import SUFFIXES, require_free, with_suffix, without_suffix
-from uspace_drv.cli.bench_table import Group, show_groups
-from uspace_drv.cli.output import show_json, show_table
+from uspace_drv.cli.bench_table import NARROW, Group, room, say, show_groups
+from uspace_drv.cli.output import GAP, show_json, show_table
 
 BY_WEIGHT = (
     "way", "figure", "ratio (95 %)", "p50", "p99", "CPU ratio (95 %)", "CPU/op", "p99.9",
 )  # fmt: skip
 """Columns; a terminal shows as many of them as have room, the file has them all."""
+NEEDED = 3
+"""Of these, what nobody should miss: the way, its figure and the ratio."""
 
 
 def show_results(results: Results) -> None:
     """Print a table for each suite, and with it what its figures suffer from and what it lacks."""
     for suite in results.suites:
-        click.echo(f"\n{suite.name}: {suite.summary}{_where(suite, results)}")
-        show_groups([_group(suite.name, each) for each in suite.comparisons], BY_WEIGHT)
+        click.echo()
+        say(f"{suite.name}: {suite.summary}{_where(suite, results)}")
+        show_groups([_group(suite.name, each) for each in suite.comparisons], BY_WEIGHT, NEEDED)
         for each in suite.skipped:
-            click.echo(f"  skipped: {each.what}: {each.why}")
+            say(f"skipped: {each.what}: {each.why}", GAP)
     if any(each.ratios for suite in results.suites for each in suite.comparisons):
-        click.echo(f"\n{QUOTIENT}")
+        click.echo()
+        say(QUOTIENT)
     click.echo()
 
 
@@ -48,6 +52,11 @@ def show_suites(*, as_json: bool) -> None:
         show_json([_as_data(each) for each in found])
         return
     rows = [(each.name, _summary(each), each.origin) for each in found]
+    if room() < NARROW:
+        for name, summary, origin in rows:
+            say(f"{name}: {summary}")
+            say(f"from {origin}", GAP)
+        return
     show_table(("suite", "what it measures", "from"), rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -72,11 +73,7 @@ def _section(number: int, suite: SuiteResult) -> Section:
             title=panel.title,
             # It is made by matplotlib, which escapes names, and has to stay markup.
             picture=Markup(inline_svg(panel, f"s{number}p{place}-")),
-            doubts=[
-                f"{each.name}: {doubt}"
-                for each in panel.comparisons
-                for doubt in sentences.doubts(each)
-            ],
+            doubts=_joined_doubts(panel.comparisons),
         )
         for place, panel in enumerate(panels(suite))
     ]
@@ -87,6 +84,20 @@ def _section(number: int, suite: SuiteResult) -> Section:
         plots=plots,
         tables=[_table(suite.name, each) for each in suite.comparisons],
     )
+
+
+def _joined_doubts(comparisons: Sequence[ComparisonResult]) -> list[str]:
+    """Return each doubt once, after the comparisons that it is about, where a plot has several."""
+    found: dict[str, list[str]] = {}
+    for each in comparisons:
+        for doubt in sentences.doubts(each):
+            found.setdefault(doubt, []).append(each.name)
+    if len(comparisons) == 1:
+        return list(found)
+    return [
+        f"{'all' if len(names) == len(comparisons) else '; '.join(names)}: {doubt}"
+        for doubt, names in found.items()
+    ]
 
 
 def _table(suite: str, comparison: ComparisonResult) -> Table:

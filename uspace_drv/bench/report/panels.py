@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
-from statistics import median
 
 from matplotlib.figure import FigureBase
 
@@ -51,11 +50,26 @@ def panels(suite: SuiteResult) -> list[Panel]:
     for axis, group in _along_axes(suite.comparisons):
         lines.append(_line_panel(axis, group, numbers))
         alone = [each for each in alone if all(each is not other for other in group)]
+    return _numbered(
+        [
+            *(panel for panel in lines if panel is not None),
+            *_ratio_panels(alone, numbers),
+            *_busy_panels(suite.comparisons, numbers),
+            *_latency_panels(suite.comparisons, numbers),
+        ]
+    )
+
+
+def _numbered(found: Sequence[Panel]) -> list[Panel]:
+    """Number those that share a title, so that a reader knows that there are more."""
+    titles = [panel.title for panel in found]
     return [
-        *(panel for panel in lines if panel is not None),
-        *_ratio_panels(alone, numbers),
-        *_busy_panels(suite.comparisons, numbers),
-        *_latency_panels(suite.comparisons, numbers),
+        panel
+        if (count := titles.count(panel.title)) == 1
+        else replace(
+            panel, title=f"{panel.title} ({titles[: place + 1].count(panel.title)} of {count})"
+        )
+        for place, panel in enumerate(found)
     ]
 
 
@@ -167,7 +181,7 @@ def _busy_panels(
     """Yield plots of processor time for each operation."""
     blocks = [(each, _busy_bars(each, numbers)) for each in comparisons]
     for group, bars in _sheets([block for block in blocks if block[1]]):
-        label = "busy time of all processors for each operation; less is better"
+        label = "busy time of all processors for each operation, 95 % interval; less is better"
         yield Panel(
             title="CPU per operation", comparisons=group, height=_height(bars),
             draw=partial(draw_bars, bars=bars, label=label),
@@ -175,11 +189,13 @@ def _busy_panels(
 
 
 def _busy_bars(comparison: ComparisonResult, numbers: dict[str, int]) -> list[Bar]:
-    counted = [(way.name, busy_by_round(way.rounds)) for way in comparison.ways]
+    counted = [
+        (way.name, interval(busy)) for way in comparison.ways if (busy := busy_by_round(way.rounds))
+    ]
     bars = [
-        Bar(label=name, number=numbers[name], value=median(busy))
+        Bar(label=name, number=numbers[name], interval=busy)
         for name, busy in counted
-        if busy and 0 < median(busy) < 1e12
+        if busy.middle > 0 and busy.high < 1e12
     ]
     return [Bar(label=comparison.name), *bars] if bars else []
 

@@ -28,6 +28,10 @@ POINTS = 400
 """Points of one line that are kept: more cannot be seen."""
 LOGARITHMIC_FROM = 8.0
 """An axis whose ends differ by more is logarithmic."""
+SLIVERS_FROM = 30.0
+"""Bars that differ by more would hide the shortest: marks on a logarithmic axis stand for them."""
+JOINED_FROM = 3
+"""Points that a line joins; between two it would claim more than was measured."""
 HEADING = 60
 LABEL = 46
 """Characters of a name that have room in a plot; tables have all of it."""
@@ -45,12 +49,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One line of a plot of ratios or of bars; a heading has neither ratio nor value."""
+    """One line of a plot of ratios or of seconds, with its interval; a heading has neither."""
 
     label: str
     number: int | None = None
     interval: Interval | None = None
-    value: float | None = None
 
 
 def draw_latencies(
@@ -92,7 +95,8 @@ def draw_lines(
         above = np.array([each.high for each in line.figures]) - middles
         bars = axes.errorbar(
             line.places, middles, yerr=np.maximum([below, above], 0), color=look.colour,
-            marker=look.marker, linestyle=look.line, markersize=5, linewidth=1.4, capsize=3,
+            marker=look.marker, markersize=4.5, linewidth=1.4, capsize=4,
+            linestyle=look.line if len(line.places) >= JOINED_FROM else "none",
         )  # fmt: skip
         drawn.append((bars.lines[0], line.way))
     places = sorted({place for line in lines for place in line.places})
@@ -117,12 +121,8 @@ def draw_ratios(figure: FigureBase, theme: Theme, bars: Sequence[Bar], label: st
     axes = figure.subplots()
     for place, bar in enumerate(bars):
         if bar.interval is not None and bar.number is not None:
-            look, ratio = style(theme, bar.number), bar.interval
-            axes.errorbar(
-                [ratio.middle], [place], capsize=3, markersize=5, linewidth=1.4,
-                xerr=[[max(ratio.middle - ratio.low, 0)], [max(ratio.high - ratio.middle, 0)]],
-                color=look.colour, marker=look.marker,
-            )  # fmt: skip
+            look = style(theme, bar.number)
+            _mark(axes, place, bar.interval, look.colour, look.marker)
     at = [place for place, bar in enumerate(bars) if bar.interval is not None]
     above, below = [place - 0.5 for place in at], [place + 0.5 for place in at]
     axes.vlines([1] * len(at), above, below, color=theme.ink, linewidth=1)
@@ -141,20 +141,25 @@ def draw_ratios(figure: FigureBase, theme: Theme, bars: Sequence[Bar], label: st
 
 
 def draw_bars(figure: FigureBase, theme: Theme, bars: Sequence[Bar], label: str) -> None:
-    """Draw seconds as bars with their number at the end; headings stand between them."""
+    """Draw seconds with their intervals, the number at the end; headings stand between them."""
     axes = figure.subplots()
-    most = max([bar.value for bar in bars if bar.value is not None], default=1.0)
+    found = [bar.interval for bar in bars if bar.interval is not None]
+    ends = [end for each in found for end in (each.low, each.middle, each.high)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    slivers = low > 0 and high / low >= SLIVERS_FROM
     for place, bar in enumerate(bars):
-        if bar.value is not None and bar.number is not None:
+        if bar.interval is not None and bar.number is not None:
             look = style(theme, bar.number)
-            _bar(axes, theme, place, bar.value, look)
+            if slivers:
+                _mark(axes, place, bar.interval, look.colour, look.marker)
+            else:
+                _bar(axes, theme, place, bar.interval.middle, look)
+                _mark(axes, place, bar.interval, theme.ink, "")
             axes.annotate(
-                units.seconds(bar.value), (bar.value, place), (4, 0), va="center",
-                textcoords="offset points",
+                units.seconds(bar.interval.middle), (bar.interval.high, place), (7, 0),
+                va="center", textcoords="offset points",
             )  # fmt: skip
-    axes.set_xlim(0, most * 1.18)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short("time", value)))
-    axes.locator_params(axis="x", nbins=6)
+    _seconds_axis(axes, low, high, logarithmic=slivers)
     _names(axes, theme, bars)
     axes.set_xlabel(label)
     axes.grid(visible=True, axis="x")
@@ -172,6 +177,27 @@ def _bar(axes: Axes, theme: Theme, place: int, value: float, look: Style) -> Non
         [place], [value], height=0.72, color=look.colour, hatch=look.hatch, linewidth=0,
         edgecolor=theme.paper or theme.faint,
     )  # fmt: skip
+
+
+def _mark(axes: Axes, place: int, found: Interval, colour: str, marker: str) -> None:
+    """Draw an interval, and where its middle is, unless a bar says that."""
+    axes.errorbar(
+        [found.middle], [place], capsize=3, markersize=5, linewidth=1.4, color=colour,
+        xerr=[[max(found.middle - found.low, 0)], [max(found.high - found.middle, 0)]],
+        marker=marker,
+    )  # fmt: skip
+
+
+def _seconds_axis(axes: Axes, low: float, high: float, *, logarithmic: bool) -> None:
+    """Give an axis of seconds ticks in words, and room for the numbers at its right."""
+    if logarithmic:
+        # A fifth of the decades, and what a number needs where there are few.
+        axes.set_xlim(low / 1.3, high * max((high / low) ** 0.2, 1.3))
+        _logarithmic(axes.set_xscale, axes.xaxis, lambda value: _short("time", value))
+        return
+    axes.set_xlim(0, high * 1.18)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short("time", value)))
+    axes.locator_params(axis="x", nbins=6)
 
 
 def _names(axes: Axes, theme: Theme, bars: Sequence[Bar]) -> None:

@@ -17,7 +17,7 @@ from uspace_drv.bench.report.theme import PAGE, variables
 
 NAME_SPACE = re.compile(r"\{[^}]*\}")
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-REFERENCE = re.compile(r"^#|(?<=url\()#")
+REFERENCE = re.compile(r"(?<=url\()#")
 COLOURS = {colour: f"var({name})" for name, colour in variables(PAGE).items()}
 COLOUR = re.compile("|".join(COLOURS))
 
@@ -39,7 +39,7 @@ def inline_svg(panel: Panel, prefix: str) -> str:
     for element in root.iter():
         element.tag = NAME_SPACE.sub("", element.tag)
         element.attrib = _attributes(element.attrib, prefix)
-    label = NOT_XML.sub(" ", panel.title)
+    label = NOT_XML.sub(" ", f"Plot: {panel.title}. The tables of this suite have its figures.")
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     return Xml.tostring(root, encoding="unicode").strip()
 
@@ -49,8 +49,15 @@ def _attributes(found: dict[str, str], prefix: str) -> dict[str, str]:
     made = {}
     for name, value in found.items():
         local = NAME_SPACE.sub("", name)
-        renamed = f"{prefix}{value}" if local == "id" else REFERENCE.sub(f"#{prefix}", value)
-        made[local] = (
-            COLOUR.sub(lambda hit: COLOURS[hit[0]], renamed) if local == "style" else renamed
-        )
+        if local == "id":
+            made[local] = f"{prefix}{value}"
+        elif local == "href":
+            made[local] = value.replace("#", f"#{prefix}", 1)
+        elif value in COLOURS:
+            # The ground of a hatch is an attribute, where a variable has no place.
+            made["style"] = f"{local}: {COLOURS[value]}"
+        else:
+            made[local] = COLOUR.sub(
+                lambda hit: COLOURS[hit[0]], REFERENCE.sub(f"#{prefix}", value)
+            )
     return made
