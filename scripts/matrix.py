@@ -1,11 +1,13 @@
-"""Print which way to open a device was tested on which kernel and IOMMU, and why others cannot be.
+"""Print which way to open a device was tested on which kernel and IOMMU, and each driver by which.
 
-usage: matrix.py RESULTS   (reads RESULTS/KERNEL-IOMMU.WAY.xml, as scripts/in-guest leaves them)
+usage: matrix.py RESULTS   (reads what scripts/test leaves there: KERNEL-IOMMU.WAY[.DRIVER].xml of
+scripts/in-guest, and virtual.xml and socket.xml of the host)
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -34,6 +36,23 @@ FULLEST = "own-intel"
 ONCE = ("vfio-type1v1", "vfio-compat", "platform-uio", "sysfs")
 """Ways that are tested in the fullest guest alone."""
 
+DRIVERS = {
+    "edu": ("tests.drivers.test_edu",),
+    "nvme": ("tests.drivers.test_nvme", "tests.drivers.nvme."),
+    "virtio-rng": ("tests.drivers.test_virtio_rng",),
+}
+"""The modules of each driver's tests."""
+
+KINDS = {
+    "model": ("virtual",),
+    "vfio-user": ("socket", "vfio-user"),
+    "type1": ("*.vfio-type1*",),
+    "iommufd": ("*.vfio-cdev*", "*.vfio-compat*"),
+    "noiommu": ("*.vfio-noiommu*",),
+    "UIO": ("*.uio*",),
+}
+"""The result files of each kind of way, in whatever guest."""
+
 SAME = "=", "does not depend on that; tested in another column"
 LOST = "NO RESULT", None
 
@@ -52,13 +71,29 @@ def cell(results: Path, guest: str, way: str) -> tuple[str, str | None]:
     return SAME if way in ONCE and guest != FULLEST else LOST
 
 
-def main(arguments: list[str]) -> None:
-    """Print the table, and the reasons under it by number."""
-    results = Path(arguments[0])
+def driver_cell(results: Path, modules: tuple[str, ...], names: tuple[str, ...]) -> str:
+    """Return what came of a driver's tests in all runs of such a name."""
+    paths = [path for name in names for path in sorted(results.glob(f"{name}.xml"))]
+    tiers = [read_tier(path, path.stem, modules) for path in paths]
+    passed = sum(tier.passed for tier in tiers)
+    bad = sum(tier.failed + len(tier.skips) for tier in tiers)
+    if bad:
+        return f"{bad} FAILED"
+    return f"{passed} passed" if passed else LOST[0]
+
+
+def a_table(first: str, columns: Iterable[str]) -> Table:
+    """Return an empty one."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("way")
-    for guest in GUESTS:
-        table.add_column(guest.replace("-", ", "))
+    for name in (first, *columns):
+        table.add_column(name)
+    return table
+
+
+def main(arguments: list[str]) -> None:
+    """Print both tables, and under the first one its reasons by number."""
+    results = Path(arguments[0])
+    table = a_table("way", (guest.replace("-", ", ") for guest in GUESTS))
     reasons: list[str] = []
     for way in WAYS:
         row = []
@@ -72,6 +107,11 @@ def main(arguments: list[str]) -> None:
     console.print(table)
     for number, reason in enumerate(reasons, start=1):
         console.print(f"({number}) {reason}")
+    drivers = a_table("driver", KINDS)
+    for driver, modules in DRIVERS.items():
+        drivers.add_row(driver, *(driver_cell(results, modules, KINDS[kind]) for kind in KINDS))
+    console.print()
+    console.print(drivers)
 
 
 if __name__ == "__main__":

@@ -43,17 +43,22 @@ class Tier:
         return "\n".join(lines)
 
 
-def read_tier(path: Path, label: str) -> Tier:
-    """Read one result file; a run that left none, or ran nothing, is one failure."""
+def read_tier(path: Path, label: str, modules: tuple[str, ...] = ("",)) -> Tier:
+    """Read one result file; a run that left none, or ran nothing, is one failure.
+
+    Only of tests in modules that begin so, where `modules` are named.
+    """
     try:
         cases = list(Xml.parse(path).iter("testcase"))
     except (OSError, Xml.ParseError):
         return Tier(f"{label} (left no result)", 0, 1, ())
+    ran_nothing = not cases
+    cases = [case for case in cases if case.get("classname", "").startswith(modules)]
     every = [case for case in cases if case.find("skipped") is not None]
     impossible = tuple(_skip(case) for case in every if _reason(case).startswith(IMPOSSIBLE))
     skips = tuple(_skip(case) for case in every if not _reason(case).startswith(IMPOSSIBLE))
     bad = [case for case in cases if {"failure", "error"} & {child.tag for child in case}]
-    failed = len(bad) or int(not cases)
+    failed = len(bad) or int(ran_nothing)
     return Tier(label, len(cases) - len(bad) - len(every), failed, skips, impossible)
 
 

@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import re
 import shutil
 import signal
 import struct
@@ -289,10 +290,17 @@ def test_tally_of_a_step_that_failed(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def matrices(results: Path) -> tuple[str, str]:
+    """That of the ways, and that of the drivers."""
+    command = [sys.executable, str(MATRIX), str(results)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ways, drivers = printed.split("\n\n")
+    return ways, drivers
+
+
 def test_the_matrix_tells_what_ran_from_what_should_have(tmp_path: Path) -> None:
     def matrix() -> str:
-        command = [sys.executable, str(MATRIX), str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return matrices(tmp_path)[0]
 
     ran = {
         "debian-intel": ["vfio-type1"], "debian-none": ["uio"],
@@ -309,3 +317,38 @@ def test_the_matrix_tells_what_ran_from_what_should_have(tmp_path: Path) -> None
     assert (matrix().count("NO RESULT"), matrix().count("1 passed")) == (0, len(names))
     leave(tmp_path, "own-amd.vfio-cdev", GOOD + BAD)
     assert "1 FAILED" in matrix()
+
+
+def of(module: str, case: str = GOOD) -> str:
+    """The same, in that module."""
+    return case.replace("'m'", f"'tests.drivers.{module}'")
+
+
+def test_the_matrix_says_by_which_way_each_driver_ran(tmp_path: Path) -> None:
+    def row(driver: str) -> list[str]:
+        lines = matrices(tmp_path)[1].splitlines()
+        found = next(line for line in lines if line.startswith(driver))
+        return re.split(r"  +", found.strip())[1:]
+
+    edu, rng = of("test_edu"), of("test_virtio_rng")
+    nvme = of("test_nvme") + of("nvme.test_io.TestSizes")
+    lost = "NO RESULT"
+    assert [row(driver) for driver in ("edu", "nvme", "virtio-rng")] == [[lost] * 6] * 3
+    runs = {
+        "virtual": GOOD + edu + nvme + rng, "socket": edu + of("test_nvme") + rng,
+        "vfio-user": edu, "own-intel.vfio-type1": edu, "own-amd.vfio-type1": edu + GOOD,
+        "own-intel.vfio-cdev": edu, "own-intel.vfio-cdev.nvme": nvme,
+        "own-intel.vfio-cdev.rng": rng, "debian-intel.vfio-type1.nvme": nvme,
+        "own-none.uio.rng": of("test_virtio_rng", BAD), "own-none.uio.nvme": nvme,
+        "own-none.vfio-noiommu.rng": of("test_virtio_rng", skipped("no card")),
+        "own-intel.platform-uio": edu,
+    }  # fmt: skip
+    for name, cases in runs.items():
+        leave(tmp_path, name, cases)
+    assert row("edu") == ["1 passed", "2 passed", "2 passed", "1 passed", lost, lost]
+    two = "2 passed"
+    assert row("nvme") == [two, "1 passed", two, two, lost, two]
+    bad = "1 FAILED"
+    assert row("virtio-rng") == ["1 passed", "1 passed", lost, "1 passed", bad, bad]
+    (tmp_path / "own-none.uio.nvme.xml").write_text("<")
+    assert row("nvme")[-1] == bad
