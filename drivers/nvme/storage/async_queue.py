@@ -100,19 +100,8 @@ class AsyncQueue:
         try:
             if free:
                 tag = free[-1]
-                _PACK(
-                    self._batch_bytes,
-                    self._count * Request.SIZE,
-                    opcode,
-                    flags,
-                    0,
-                    namespace,
-                    lba,
-                    data,
-                    tag,
-                    blocks,
-                    attributes,
-                )
+                batch, start = self._batch_bytes, self._count * Request.SIZE
+                _PACK(batch, start, opcode, flags, 0, namespace, lba, data, tag, blocks, attributes)
                 del free[-1]
                 self._futures[tag] = future
                 self._since[tag] = self._now
@@ -305,7 +294,7 @@ class AsyncQueue:
     def _arm(self) -> None:
         """Sleep until the interrupt, or for a nap; and look again soon, for one may get lost."""
         vector = self.pair.vector
-        if vector is None or vector.irq is None:
+        if vector is None or vector.irq is None or self._helper is not None:
             self._take_nap()
             return
         self._watched = vector.irq.fileno()
@@ -332,7 +321,10 @@ class AsyncQueue:
     def _wake(self) -> None:
         vector = self.pair.vector
         if vector is not None and vector.irq is not None:
-            vector.irq.poll()
+            try:
+                vector.irq.poll()
+            except DeviceError as error:  # it is gone; its descriptor stays readable
+                self._report(error)
         self._last_answer = self._loop.time()
         self._pump()
 

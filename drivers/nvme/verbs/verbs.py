@@ -27,6 +27,7 @@ from uspace_drivers.nvme.verbs.facts import (
     namespace_facts,
 )
 from uspace_drivers.nvme.verbs.files import STANDARD, Sink, Source
+from uspace_drivers.nvme.verbs.soak import Plan, Soak, SoakFacts, new_seed
 from uspace_drv import RegisterValueError, UnsupportedError
 from uspace_drv.verbs import Progress, Size, destructive
 
@@ -190,6 +191,27 @@ class Verbs:
         target = self._namespace(namespace)
         with self._queue(depth) as pair, closing(Bench(pair, target, load)) as bench:
             return bench.run(seconds, progress)
+
+    @destructive("random data is written all over namespace {namespace}")
+    def soak(  # noqa: PLR0913 - one argument for each option
+        self,
+        *,
+        seconds: float = 60.0,
+        seed: int | None = None,
+        workers: int = 4,
+        size: Size = 256 << 20,
+        namespace: int = 1,
+        progress: Progress | None = None,
+    ) -> SoakFacts:
+        """Write and read at random for so many SECONDS, and check every byte that comes back.
+
+        WORKERS threads share SIZE bytes, spread over the namespace. The seed is random unless one
+        is given; an error names it, and with it the same commands come again. Wrong data is an
+        error that says which block, what was expected and what was found.
+        """
+        plan = Plan(new_seed() if seed is None else seed, workers, size)
+        target = self._namespace(namespace)
+        return Soak(self.controller, self.queues, target, plan).run(seconds, progress)
 
     def _namespace(self, number: int) -> Namespace:
         """Return one that can be read and written."""

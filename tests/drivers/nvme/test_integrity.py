@@ -1,20 +1,17 @@
 """Not one wrong byte: random sizes, places, depths and queues, with a checksum in every block.
 
 On the model in this process with both kinds of rings, on the target that the options name (a model
-behind vfio-user, QEMU's device in a guest), and across the death of the device. `ROUNDS` of the
-environment (USPACE_NVME_ROUNDS) makes it as long as one likes.
+behind vfio-user, QEMU's device in a guest), and across the death of the device. These are short;
+`uspace run nvme ADDR soak` goes on for as long as one likes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,16 +20,19 @@ import numpy as np
 import pytest
 
 from uspace_drivers.nvme import Nvme, NvmeModel
+from uspace_drivers.nvme.verbs.ledger import Ledger
+from uspace_drivers.nvme.verbs.soak import Plan, Soak, SoakFacts
+from uspace_drivers.nvme.verbs.soak_worker import Worker
 from uspace_drv import DeviceError, attach
 from uspace_drv.native import wait_readable
 from uspace_drv.testing import Target
 from uspace_drv.testing.pytest_plugin import parametrize_targets
 
-from .ledger import Ledger, Worker
+STEPS = 60
+"""Of each thread; one of them is up to 256 commands."""
 
-ROUNDS = int(os.environ.get("USPACE_NVME_ROUNDS", "40"))
 REGION = 1500
-"""Blocks for each worker."""
+"""Blocks."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,65 +53,20 @@ OPTIONS: list[dict[str, Any]] = [
 def test_on_the_model(rings: str, options: dict[str, Any]) -> None:
     model = NvmeModel("nvme", rings=rings, **{"size": "32M", "mdts": 3, **options})
     with attach(model, Nvme) as nvme:
-        work_hard(nvme, 3, ROUNDS)
+        soak(nvme, workers=3)
     assert not model.complaints
 
 
 def test_on_the_target(nvme_target: Target) -> None:
     with nvme_target.attach(Nvme) as nvme:
-        work_hard(nvme, 2, ROUNDS)
+        found = soak(nvme, workers=2)
+        assert min(found.written, found.checked, found.writes, found.reads) > 0
 
 
-def test_with_asyncio(nvme_target: Target) -> None:
-    with nvme_target.attach(Nvme) as nvme:
-        asyncio.run(work_together(nvme, 8, ROUNDS // 2))
-
-
-def work_hard(nvme: Nvme, threads: int, rounds: int) -> None:
-    """So many threads, each on blocks of its own; every second one has a queue for batches too."""
-    with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(work, nvme, number, rounds) for number in range(threads)]
-        for each in running:
-            each.result()
-
-
-def work(nvme: Nvme, number: int, rounds: int) -> None:
-    namespace = nvme.namespaces[1]
-    region = min(REGION, namespace.blocks // 4)
-    pair = nvme.queue(32, polled=number % 4 == 0) if number % 2 == 0 else None
-    ledger = Ledger(namespace, number * region, region, seed=number)
-    worker = Worker(nvme, ledger, pair)
-    ledger.begin()
-    for _ in range(rounds):
-        worker.step()
-    ledger.check(0, region, namespace.read(ledger.first, region))
-    worker.memory.close()
-    if pair is not None:
-        nvme.queues.close(pair)
-
-
-async def work_together(nvme: Nvme, tasks: int, rounds: int) -> None:
-    """Tasks of one loop, each on blocks of its own."""
-
-    async def task(number: int) -> None:
-        ledger = Ledger(namespace, number * region, region, seed=number)
-        worker = Worker(nvme, ledger)
-        mine = namespace.aio
-        await mine.write(ledger.first, bytes(region * namespace.block_size))
-        for _ in range(rounds):
-            start, count = ledger.choose()
-            place = worker.place(count * namespace.block_size)
-            if ledger.random.integers(2):
-                place[:] = ledger.renew(start, count)
-                await mine.write(ledger.first + start, place)
-            ledger.check(start, count, await mine.read(ledger.first + start, count, place))
-        await mine.flush()
-        ledger.check(0, region, await mine.read(ledger.first, region))
-        worker.memory.close()
-
-    namespace = nvme.namespaces[1]
-    region = min(REGION, namespace.blocks // tasks)
-    await asyncio.gather(*(task(number) for number in range(tasks)))
+def soak(nvme: Nvme, workers: int) -> SoakFacts:
+    """Do a short one."""
+    plan = Plan(seed=1, workers=workers, size=workers << 20)
+    return Soak(nvme.controller, nvme.queues, nvme.namespaces[1], plan).run(100, steps=STEPS)
 
 
 @contextmanager
@@ -138,9 +93,9 @@ def test_a_power_cut(rings: str, tmp_path: Path) -> None:
         served(model, tmp_path / "second"),
         attach(f"vfio-user:{tmp_path / 'second'}", Nvme) as nvme,
     ):
-        found = nvme.namespaces[1].read(flushed.first, len(flushed.versions))
-        flushed.check(0, len(flushed.versions), found)
-        work(nvme, 0, ROUNDS)
+        flushed.namespace = nvme.namespaces[1]
+        flushed.audit()
+        soak(nvme, workers=1)
 
 
 def until_the_power_cut(address: str, process: subprocess.Popen[str]) -> Ledger:
@@ -148,10 +103,11 @@ def until_the_power_cut(address: str, process: subprocess.Popen[str]) -> Ledger:
     with pytest.raises(DeviceError), attach(address, Nvme) as nvme:  # noqa: PT012
         namespace = nvme.namespaces[1]
         ledger = Ledger(namespace, 0, REGION, seed=1)
-        worker = Worker(nvme, ledger)
+        worker = Worker(nvme.queues, ledger, depth=32)
         ledger.begin()
-        for _ in range(ROUNDS):
+        for _ in range(STEPS):
             worker.step()
+        worker.close()
         namespace.flush()
         data = np.full(400 * 512, 0xEE, np.uint8)
         going = threading.Event()

@@ -116,6 +116,7 @@ def test_a_file_through_standard_input_and_output(nvme: Run) -> None:
         ("trim", "0", "1"),
         ("format",),
         ("bench", "--write"),
+        ("soak",),
     ],
 )
 def test_nothing_is_lost_unasked(nvme: Run, words: tuple[str, ...]) -> None:

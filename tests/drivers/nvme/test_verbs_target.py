@@ -59,6 +59,16 @@ def test_files_go_in_and_come_out(nvme: Nvme, tmp_path: Path) -> None:
     assert copy.read_bytes() == before.read_bytes()
 
 
+def test_a_soak_finds_nothing_wrong(nvme: Nvme, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    nvme.copy_out(before, size=MIB)
+    try:
+        found = nvme.soak(seconds=2, seed=1, workers=1, size=MIB)
+    finally:
+        nvme.copy_in(before)
+    assert min(found.written, found.checked) >= MIB
+
+
 @pytest.mark.parametrize("depth", [1, 16])
 def test_reads_can_be_measured(nvme: Nvme, depth: int) -> None:
     found = nvme.bench(depth=depth, seconds=0.2)
