@@ -129,6 +129,7 @@ class AdminQueue:
             while count := self._rings.abandon(self._results, int(Status.ABORTED_BY_HOST)):
                 self._take(self._results[:count])
             self._rings.reset()
+            self._head.forget()
 
     def post(self, command: Structures, tag: int) -> None:
         """Send a command that nobody waits for; `on_event` hears of its end."""
@@ -203,8 +204,8 @@ class AdminQueue:
             self._places[tag] = place
             shown = self._buffer.array[place : place + size]
             shown[:] = content if _opcode(command) & TO_DEVICE else 0
-        self._waiting.add(tag)
         self._send(command, self._buffer.iova + place if size else 0, size, tag)
+        self._waiting.add(tag)
         return tag
 
     def _send(self, command: Structures, where: int, size: int, tag: int) -> None:
@@ -242,13 +243,14 @@ class AdminQueue:
 
     def _collect(self, spin: float) -> None:
         """Take completions, and wait for one for up to `spin` seconds."""
-        before = self._rings.head
+        count = 0
         try:
             count = self._rings.poll(self._results, 1 if spin else 0, spin)
         finally:
-            if self._rings.head != before:
-                self._head.write(self._rings.head)
-        self._take(self._results[:count])
+            try:
+                self._head.ring(self._rings.head)
+            finally:
+                self._take(self._results[:count])
 
     def _take(self, results: Structures) -> None:
         for tag, result, status, *_ in results.tolist():

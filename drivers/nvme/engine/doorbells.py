@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uspace_drivers.nvme.engine.hot import Queue
 from uspace_drivers.nvme.engine.requests import IN_FLIGHT
 from uspace_drivers.nvme.spec.registers import DOORBELLS, doorbell
-from uspace_drv import Device, UnsupportedError, publish
+from uspace_drv import Device, UnsupportedError, UspaceError, publish
 
 if TYPE_CHECKING:
     from uspace_drv.layout import Structures
@@ -67,7 +67,8 @@ class RungByHand:
     """The engine's face where doorbells are calls: it rings after each call of the engine.
 
     Ringing late, after a reset, would be a lie to the controller. So each call is one piece, and
-    once `halt` has come in between, `stand_in` answers.
+    once `halt` has come in between, `stand_in` answers. What has been taken out of the ring reaches
+    the caller even where a doorbell cannot be rung: the next look raises that, as the engine does.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class RungByHand:
         self._head = Doorbell(store, head)
         self._turn = threading.RLock()
         self._stand_in: Engine | None = None
+        self._late: UspaceError | None = None
+        """What came in the way of a look that had results."""
 
     def halt(self, stand_in: Engine) -> None:
         """Let nobody ring any more."""
@@ -90,7 +93,7 @@ class RungByHand:
         with self._turn:
             self._tail.forget()
             self._head.forget()
-            self._stand_in = None
+            self._stand_in = self._late = None
 
     def submit(self, requests: Structures, start: int = 0, /) -> int:
         """As the engine does."""
@@ -115,8 +118,11 @@ class RungByHand:
         """As the engine does."""
         count = self._take(results)
         end = time.monotonic() + timeout if count < least else 0.0
-        while count < least and time.monotonic() < end:
-            count += self._take(results[count:])
+        while count < least and self._late is None and time.monotonic() < end:
+            try:
+                count += self._take(results[count:])
+            except UspaceError as error:
+                self._put_off(error, is_possible=count > 0)
         return count
 
     def transfer(self, *request: Any) -> int:
@@ -134,22 +140,41 @@ class RungByHand:
         """As the engine does."""
         end = time.monotonic() + spin
         while True:
-            status = self._look(self._queue.finish, 0.0)
+            status = self._look(self._queue.finish, 0.0, IN_FLIGHT)
             if status != IN_FLIGHT or time.monotonic() >= end:
                 return status
 
     def _take(self, results: Structures) -> int:
-        return self._look(self._queue.poll, results)
+        return self._look(self._queue.poll, results, 0)
 
-    def _look(self, look: Callable[[Any], int], argument: Any) -> int:
+    def _look(self, look: Callable[[Any], int], argument: Any, nothing: int) -> int:
         """Ask the engine what has come, and say so to the controller if it is still there."""
         with self._turn:
+            late, self._late = self._late, None
+            if late is not None:
+                raise late
+            found = nothing
             try:
-                return look(argument)
+                found = look(argument)
             finally:
-                if self._stand_in is None:
-                    self._tail.ring(self._queue.tail)  # if a signal's handler came in between
-                    self._head.ring(self._queue.head)
+                self._tell(found != nothing)
+            return found
+
+    def _tell(self, has_results: bool) -> None:
+        """Ring what the controller has not heard; where that fails, results come first."""
+        if self._stand_in is not None:
+            return
+        try:
+            self._tail.ring(self._queue.tail)  # if a signal's handler came in between
+            self._head.ring(self._queue.head)
+        except UspaceError as error:
+            self._put_off(error, is_possible=has_results)
+
+    def _put_off(self, error: UspaceError, *, is_possible: bool) -> None:
+        """Keep it for the next look, or else raise it now."""
+        if not is_possible:
+            raise error
+        self._late = error
 
 
 def join_doorbells(queue: Queue, device: Device, number: int, stride: int) -> Engine:

@@ -100,14 +100,27 @@ class QueueLife(ABC):
         self.memory = common.memory
         self.bounce = Bounce(common.memory, common.page_size)
         self.keeper = common.keeper
+        self.turn: AbstractContextManager[object] | None = None
+        """What is held for the time of a transfer, where several threads share the queue."""
+        self._answered: list[Structures] = []
+        self.halts = 0
+        """How often it was halted: who sees it change knows that what was in flight has ended."""
+        self._halted: Halted | None = None
         self._shadow = common.shadow
-        rings = QueueMemory(common.device, self.entries, common.page_size, common.nearby)
-        self._rings = rings
+        self._rings = QueueMemory(common.device, self.entries, common.page_size, common.nearby)
+        try:
+            self._build(common, self._rings)
+        except BaseException:  # a signal's handler may raise, too
+            self._rings.close()
+            raise
+
+    def _build(self, common: Common, rings: QueueMemory) -> None:
+        """Make the engine on the rings, and whatever else may fail."""
         self.submission_iova = rings.submission_iova
         self.completion_iova = rings.completion_iova
         self.hot = Queue(
             common.device.address,
-            number,
+            self.number,
             rings.submission,
             rings.completion,
             rings.lists,
@@ -121,13 +134,7 @@ class QueueLife(ABC):
         """Where `poll` puts what it finds."""
         self._views = [self.results[:count] for count in range(len(self.results) + 1)]
         """What it returns: to slice anew would cost as much as some five commands."""
-        self.turn: AbstractContextManager[object] | None = None
-        """What is held for the time of a transfer, where several threads share the queue."""
-        self._answered: list[Structures] = []
-        self.halts = 0
-        """How often it was halted: who sees it change knows that what was in flight has ended."""
-        self._halted: Halted | None = None
-        self._running = join_doorbells(self.hot, common.device, number, common.stride)
+        self._running = join_doorbells(self.hot, common.device, self.number, common.stride)
         self._use(self._running)
         self._use_shadow()
         _in_this_process.add(self)

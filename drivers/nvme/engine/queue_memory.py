@@ -32,17 +32,26 @@ class QueueMemory:
         commands, size = entries * Command.SIZE, (entries - 1) * page
         submission = -(-commands // page) * page
         completion = -(-entries * Completion.SIZE // page) * page
+        self._nearby = nearby
+        self._is_nearby = False
         self._buffer = device.dma.alloc("u1", size + submission + completion)
         memory: Bytes = self._buffer.array
         self.lists, rest = memory[:size], memory[size:]
         self.lists_iova = int(self._buffer.iova)
-        self._nearby = nearby
-        own = nearby.take(commands) if nearby else None
-        self._is_nearby = own is not None
-        self.submission: Bytes = own[0] if own else rest[:commands]
-        self.submission_iova = own[1] if own else self.lists_iova + size
+        self.submission, self.submission_iova = rest[:commands], self.lists_iova + size
         self.completion: Bytes = rest[submission:][: entries * Completion.SIZE]
         self.completion_iova = self.lists_iova + size + submission
+        try:
+            self._move_nearby(commands)
+        except BaseException:  # a signal's handler may raise, too
+            self.close()
+            raise
+
+    def _move_nearby(self, size: int) -> None:
+        own = self._nearby.take(size) if self._nearby else None
+        if own is not None:
+            self.submission, self.submission_iova = own
+            self._is_nearby = True
 
     def clear(self) -> None:
         """Empty the rings."""
