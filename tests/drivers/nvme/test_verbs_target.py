@@ -66,7 +66,7 @@ def test_a_soak_finds_nothing_wrong(nvme: Nvme, tmp_path: Path) -> None:
         found = nvme.soak(seconds=2, seed=1, workers=1, size=MIB)
     finally:
         nvme.copy_in(before)
-    assert min(found.written, found.checked) >= MIB
+    assert found.checked >= MIB  # all of it at the end; before that, what there was time for
 
 
 @pytest.mark.parametrize("depth", [1, 16])
