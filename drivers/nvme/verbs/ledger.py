@@ -13,6 +13,8 @@ import numpy as np
 from uspace_drv import DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
     from uspace_drivers.nvme.storage.namespace import Namespace
@@ -30,6 +32,11 @@ PIECE = 1 << 20
 
 UNTOUCHED = 0xA5
 """What memory holds before a read."""
+
+
+def never() -> bool:
+    """It is not over."""
+    return False
 
 
 class WrongData(DeviceError):
@@ -55,16 +62,24 @@ class Ledger:
         self._trimmed = np.zeros(count, np.bool_)
         self._last = 0
 
-    def begin(self) -> None:
-        """Write all of the region."""
-        for start, count in self._pieces():
+    def begin(self, is_over: Callable[[], bool] = never) -> None:
+        """Write all of the region, unless it is over before.
+
+        Ones come first: an earlier run with the same seed has left what would hide a lost write.
+        """
+        for start, count in self._pieces(is_over):
+            ones = np.full(count * self.namespace.block_size, 0xFF, np.uint8)
+            self.namespace.write(self.first + start, ones)
+        for start, count in self._pieces(is_over):
             self.namespace.write(self.first + start, self.renew(start, count))
 
-    def audit(self) -> int:
-        """Read and check all of the region; how many bytes it has."""
-        for start, count in self._pieces():
+    def audit(self, is_over: Callable[[], bool] = never) -> int:
+        """Read and check all of the region, unless it is over before; how many bytes those were."""
+        checked = 0
+        for start, count in self._pieces(is_over):
             self.check(start, count, self.namespace.read(self.first + start, count))
-        return self.count * self.namespace.block_size
+            checked += count * self.namespace.block_size
+        return checked
 
     def choose(self, most: int) -> tuple[int, int]:
         """Some blocks, up to `most`, small numbers as often as large: the first, how many."""
@@ -142,9 +157,12 @@ class Ledger:
                 self._versions[start + block] = ONES if word else ZEROES
         trimmed[:] = False
 
-    def _pieces(self) -> list[tuple[int, int]]:
+    def _pieces(self, is_over: Callable[[], bool]) -> Iterator[tuple[int, int]]:
         step = max(1, PIECE // self.namespace.block_size)
-        return [(start, min(step, self.count - start)) for start in range(0, self.count, step)]
+        for start in range(0, self.count, step):
+            if is_over():
+                return
+            yield start, min(step, self.count - start)
 
 
 def contents(

@@ -67,7 +67,7 @@ class Plan:
 
 
 class Soak:
-    """Random work for several threads on one namespace.
+    """Random work for several threads on one namespace, for one `run`.
 
     Raises `RegisterValueError` for a plan that the namespace or the controller has no room for.
     """
@@ -80,6 +80,9 @@ class Soak:
         self._check(controller.queue_limit)
         self._depth = min(DEPTH, controller.capabilities.mqes)
         self._is_over = False
+        """Whether it is to end at once: somebody has failed, or it was interrupted."""
+        self._errors: list[BaseException] = []
+        """What threads failed with, in the order of time."""
         self._tallies: list[Tally] = []
 
     def run(
@@ -104,7 +107,7 @@ class Soak:
                 self._follow(running, progress)
             finally:
                 self._is_over = True
-        _raise_first(running)
+        self._raise_first(running)
         return self._facts(time.monotonic() - started)
 
     def _check(self, queue_limit: int) -> None:
@@ -139,14 +142,17 @@ class Soak:
         step = 0
         try:
             self._tallies.append(worker.tally)
-            worker.ledger.begin()
+            worker.ledger.begin(self._has_ended)
             while not self._is_over and time.monotonic() < end and step != steps:
                 step += 1
                 worker.step()
+            if self._is_over:
+                return
             worker.doing = "the last check of everything"
             worker.flush()
-            worker.tally.checked += worker.ledger.audit()
+            worker.tally.checked += worker.ledger.audit(self._has_ended)
         except BaseException as error:
+            self._errors.append(error)
             error.add_note(
                 f"worker {number}, step {step}: {worker.doing}; it repeats with seed "
                 f"{self._plan.seed}, workers {self._plan.workers} and size {self._plan.size}"
@@ -164,6 +170,18 @@ class Soak:
                 progress(sum(each.written + each.checked for each in self._tallies), 0)
             if not left.not_done or any(each.exception() for each in left.done):
                 return
+
+    def _has_ended(self) -> bool:
+        return self._is_over
+
+    def _raise_first(self, running: list[Future[None]]) -> None:
+        """Raise what a thread failed with first; what came after that goes along."""
+        late = [error for each in running if (error := each.exception())]
+        errors = self._errors + [error for error in late if error not in self._errors]
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(f"{other} ({'; '.join(getattr(other, '__notes__', ()))})")
+            raise errors[0]
 
     def _facts(self, duration: float) -> SoakFacts:
         done = sum((each.done for each in self._tallies), Counter[str]())
@@ -189,12 +207,3 @@ class Soak:
 def new_seed() -> int:
     """Return one that nobody could guess."""
     return secrets.randbelow(1 << 32)
-
-
-def _raise_first(running: list[Future[None]]) -> None:
-    """Raise what a thread failed with; what others failed with goes along."""
-    errors = [error for each in running if (error := each.exception())]
-    if errors:
-        for other in errors[1:]:
-            errors[0].add_note(f"{other} ({'; '.join(getattr(other, '__notes__', ()))})")
-        raise errors[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,11 +85,10 @@ class Worker:
 
     def close(self) -> None:
         """Give queue and memory back."""
-        try:
+        with ExitStack() as way_out:  # whatever fails with another one
+            way_out.callback(self._memory.close)
+            way_out.callback(self._queues.close, self._pair)
             self._loop.close()
-            self._queues.close(self._pair)
-        finally:
-            self._memory.close()
 
     def step(self) -> None:
         """Do one thing more."""

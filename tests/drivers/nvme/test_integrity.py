@@ -66,7 +66,7 @@ def test_on_the_target(nvme_target: Target) -> None:
 def soak(nvme: Nvme, workers: int) -> SoakFacts:
     """Do a short one."""
     plan = Plan(seed=1, workers=workers, size=workers << 20)
-    return Soak(nvme.controller, nvme.queues, nvme.namespaces[1], plan).run(100, steps=STEPS)
+    return Soak(nvme.controller, nvme.queues, nvme.namespaces[1], plan).run(1e6, steps=STEPS)
 
 
 @contextmanager
