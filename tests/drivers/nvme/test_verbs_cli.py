@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.drivers.nvme.data_path_host import until
 from uspace_drv.cli import main
 
 MIB = 1 << 20
@@ -68,12 +69,20 @@ def result_of(result: Result) -> dict[str, object]:
     return found
 
 
-def wait_until_it_reads(process: int) -> None:
-    """Until it sleeps in read() of a pipe; a signal just before that would interrupt nothing."""
-    where = Path(f"/proc/{process}/wchan")
-    end = time.monotonic() + 10
-    while "pipe" not in where.read_text() and time.monotonic() < end:
-        time.sleep(0.01)
+def is_reading(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it sleeps in read() of a pipe; a signal just before that would interrupt nothing."""
+    return "pipe" in Path(f"/proc/{process.pid}/wchan").read_text()
+
+
+def interrupt_reading(process: subprocess.Popen[bytes]) -> None:
+    """Send Ctrl-C until it ends: the kernel may hand a signal to a thread that does not read."""
+    end = time.monotonic() + 40
+    while process.poll() is None and time.monotonic() < end:
+        sent = is_reading(process)
+        if sent:
+            process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5 if sent else 0.01)
 
 
 def test_a_table_and_the_same_for_programs(nvme: Run) -> None:
@@ -201,8 +210,7 @@ def test_ctrl_c_says_how_far_it_got(address: str, nvme: Run, tmp_path: Path) -> 
         with pipe.open("wb", buffering=0) as end:
             # More than a pipe holds: when all of it is in, four pieces of 128 KiB have gone on.
             end.write(random_bytes(576 << 10))
-            wait_until_it_reads(process.pid)
-            process.send_signal(signal.SIGINT)
+            interrupt_reading(process)
             errors = process.stderr.read().decode()
     words = "interrupted\n  namespace 1 has the first 524288 bytes; later blocks may be new\n"
     assert (process.returncode, errors) == (130, words)
@@ -234,7 +242,7 @@ def test_a_server_that_dies_under_a_copy(
         assert process.stderr is not None
         with pipe.open("wb", buffering=0) as end:
             end.write(random_bytes(MIB))
-            wait_until_it_reads(process.pid)
+            until(lambda: is_reading(process), "a read of the pipe")
             server.kill()
             server.wait()
             with suppress(BrokenPipeError):
